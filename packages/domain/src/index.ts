@@ -1,0 +1,42 @@
+export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
+export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
+export { BLOCK_LAYOUTS, KV_DTYPE_BYTES, TENSOR_DTYPES } from './model/dtype.ts';
+export type { BlockLayout, KvDType, TensorDType } from './model/dtype.ts';
+export { BLOCK_TOKENS, ModelCacheSpec } from './model/model-cache-spec.ts';
+export type { CacheGroupSpec, CacheLayerSpec } from './model/model-cache-spec.ts';
+export { TENSOR_ROLES } from './model/model-descriptor.ts';
+export type {
+  Activation,
+  AttentionKind,
+  FeedForward,
+  LayerDescriptor,
+  ModelDescriptor,
+  RopeDescriptor,
+  TensorDescriptor,
+  TensorRole,
+} from './model/model-descriptor.ts';
+export type {
+  ChatMessage,
+  ChatTemplate,
+  Conversation,
+  PromptSegment,
+  RenderOptions,
+} from './ports/chat-template.port.ts';
+export type { Clock } from './ports/clock.port.ts';
+export type { LoadOptions, ModelLoader } from './ports/model-loader.port.ts';
+export { ROW_FLAGS } from './ports/model-runner.port.ts';
+export type {
+  BlockCopy,
+  ModelRunner,
+  RunnerInfo,
+  RunnerMemory,
+  SamplerAdmission,
+  StepBatch,
+  StepGroup,
+  StepHandle,
+  StepResult,
+} from './ports/model-runner.port.ts';
+export type { Narrator, NarratorEvent } from './ports/narrator.port.ts';
+export type { Detokenizer, EncodeOptions, Tokenizer, TokenizerInfo } from './ports/tokenizer.port.ts';
+export { GREEDY } from './sequences/sampling-params.ts';
+export type { SamplingParams } from './sequences/sampling-params.ts';

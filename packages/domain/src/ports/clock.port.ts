@@ -1,0 +1,5 @@
+/** Time as the engine sees it. */
+export interface Clock {
+  /** Monotonic milliseconds, for durations. */
+  now(): number;
+}
