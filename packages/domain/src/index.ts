@@ -22,6 +22,7 @@ export type {
   PromptSegment,
   RenderOptions,
 } from './ports/chat-template.port.ts';
+export type { CancellationSignal } from './ports/cancellation-signal.ts';
 export type { Clock } from './ports/clock.port.ts';
 export type { LoadOptions, ModelLoader } from './ports/model-loader.port.ts';
 export { ROW_FLAGS } from './ports/model-runner.port.ts';

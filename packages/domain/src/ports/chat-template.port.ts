@@ -1,3 +1,4 @@
+import type { CancellationSignal } from './cancellation-signal.ts';
 /** Renders a conversation into the text a model was trained on. */
 export interface ChatTemplate {
   /**
@@ -24,7 +25,7 @@ export interface RenderOptions {
   readonly addGenerationPrompt: boolean;
   /** Extra variables a template may read (`enable_thinking`). */
   readonly variables?: Readonly<Record<string, unknown>>;
-  readonly signal?: AbortSignal;
+  readonly signal?: CancellationSignal;
 }
 
 export interface PromptSegment {

@@ -1,3 +1,4 @@
+import type { CancellationSignal } from './cancellation-signal.ts';
 import type { KvDType } from '../model/dtype.ts';
 import type { ModelDescriptor } from '../model/model-descriptor.ts';
 import type { ModelRunner } from './model-runner.port.ts';
@@ -28,5 +29,5 @@ export interface LoadOptions {
   /** Tests: fill pool and workspace with NaN patterns. */
   readonly poisonPool?: boolean;
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
-  readonly signal?: AbortSignal;
+  readonly signal?: CancellationSignal;
 }

@@ -1,3 +1,4 @@
+import type { CancellationSignal } from './cancellation-signal.ts';
 /** Text to token ids and back. Encoding may run on another thread: it never blocks the caller for a long text. */
 export interface Tokenizer {
   readonly info: TokenizerInfo;
@@ -21,7 +22,7 @@ export interface EncodeOptions {
   readonly special: boolean;
   /** Adds what the model's metadata asks for (BOS, EOS) around the text. */
   readonly addBosEos: boolean;
-  readonly signal?: AbortSignal;
+  readonly signal?: CancellationSignal;
 }
 
 export interface TokenizerInfo {
