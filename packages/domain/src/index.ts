@@ -1,5 +1,7 @@
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
+export { BlockPool } from './blocks/block-pool.ts';
+export type { BlockPoolStats } from './blocks/block-pool.ts';
 export { BLOCK_LAYOUTS, KV_DTYPE_BYTES, TENSOR_DTYPES } from './model/dtype.ts';
 export type { BlockLayout, KvDType, TensorDType } from './model/dtype.ts';
 export { BLOCK_TOKENS, ModelCacheSpec } from './model/model-cache-spec.ts';
@@ -24,6 +26,21 @@ export type {
 } from './ports/chat-template.port.ts';
 export type { CancellationSignal } from './ports/cancellation-signal.ts';
 export type { Clock } from './ports/clock.port.ts';
+export type {
+  EngineStats,
+  Generation,
+  GenerationBatch,
+  GenerationEngine,
+  GenerationFinish,
+  GenerationOutput,
+  GenerationRequest,
+  GenerationStats,
+  LogitsRequest,
+  ScoreRequest,
+  StepReport,
+  TokenEvent,
+  TokenLogprob,
+} from './ports/generation-engine.port.ts';
 export type { LoadOptions, ModelLoader } from './ports/model-loader.port.ts';
 export { ROW_FLAGS } from './ports/model-runner.port.ts';
 export type {

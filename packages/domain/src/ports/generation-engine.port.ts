@@ -1,0 +1,168 @@
+import type { KvasirError } from '../errors/kvasir-error.ts';
+import type { BlockPoolStats } from '../blocks/block-pool.ts';
+import type { SamplingParams } from '../sequences/sampling-params.ts';
+import type { CancellationSignal } from './cancellation-signal.ts';
+
+/** The driving port: what a server or a command line asks of the engine. */
+export interface GenerationEngine {
+  /**
+   * Queues one generation and returns at once; nothing is allocated before a step admits it.
+   * @throws KvasirError `invalid-argument`, `context-length-exceeded`, `pool-too-small` (it could never run),
+   *   `overloaded` (the queue is full), `disposed`, or the code that ended the engine (`device-lost`, `file-truncated`)
+   */
+  submit(request: GenerationRequest): Generation;
+
+  /**
+   * Log-probability of every token given those before it: element i belongs to `tokenIds[i]`, element 0 is NaN.
+   * Batched with whatever else runs. Rejects as `submit` throws, with `aborted`, or with the step's error.
+   */
+  score(request: ScoreRequest): Promise<Float32Array>;
+
+  /** Raw logits of every token, delivered chunk by chunk so that a long text never needs (T, V) floats at once. */
+  logits(request: LogitsRequest): Promise<void>;
+
+  /**
+   * Submits what the pipeline has room for, waits for the oldest step and deals out its tokens. For tests and
+   * benchmarks; not to be mixed with `start`.
+   */
+  step(): Promise<StepReport>;
+
+  /** Steps whenever there is work, until `dispose`. Idempotent. */
+  start(): void;
+
+  stats(): EngineStats;
+
+  /** Ends every generation with `disposed`, waits for steps in flight, gives all blocks back. The runner stays. */
+  dispose(): Promise<void>;
+}
+
+export interface GenerationRequest {
+  /** (T) at least one token; copied. */
+  readonly promptIds: Int32Array;
+  readonly sampling: SamplingParams;
+  /** null: as many as the context and the pool can hold. */
+  readonly maxTokens: number | null;
+  /** Sampling one of these ends the generation; empty: only the length does. */
+  readonly stopIds: readonly number[];
+  /** Whose generation this is, for narration; default: its id. */
+  readonly owner?: string;
+  /** Adds a hash of the raw logits' bits to every token event. */
+  readonly reportHashes?: boolean;
+  readonly signal?: CancellationSignal;
+}
+
+export interface ScoreRequest {
+  /** (T) at least two tokens. */
+  readonly tokenIds: Int32Array;
+  readonly signal?: CancellationSignal;
+}
+
+export interface LogitsRequest {
+  /** (T) at least one token. */
+  readonly tokenIds: Int32Array;
+  /** `rows` is (n, V) for tokens `firstToken` … `firstToken + n - 1`, in order; valid during the call only. */
+  readonly onRows: (rows: Float32Array, firstToken: number) => void;
+  readonly signal?: CancellationSignal;
+}
+
+/**
+ * One generation. Iterating yields what has arrived since the last batch, as soon as there is something; the last batch
+ * carries `finish`. Leaving the iteration early aborts. An unread generation holds at most `maxTokens` events.
+ */
+export interface Generation extends AsyncIterable<GenerationBatch> {
+  readonly id: number;
+  readonly stats: GenerationStats;
+  /** Settles with how it ended; never rejects. */
+  readonly finished: Promise<GenerationFinish>;
+  /** Ends it now with reason `abort`; tokens in flight are discarded. A no-op once finished. */
+  abort(): void;
+  /** Ends it now, successfully: a stop string was found in the text. Tokens in flight are discarded. */
+  finish(): void;
+  /** Reads it to the end. @throws the KvasirError it ended with; `aborted` when it was aborted */
+  collect(): Promise<GenerationOutput>;
+}
+
+export interface GenerationBatch {
+  readonly tokens: readonly TokenEvent[];
+  readonly finish: GenerationFinish | null;
+}
+
+export interface TokenEvent {
+  readonly tokenId: number;
+  /** 0 is the first output. */
+  readonly index: number;
+  /** Natural log in the unmodified distribution; null unless `sampling.logprobs` asked. */
+  readonly logprob: number | null;
+  /** Likeliest first; null unless `sampling.logprobs` asked. */
+  readonly topLogprobs: readonly TokenLogprob[] | null;
+  readonly logitsHash: bigint | null;
+}
+
+export interface TokenLogprob {
+  readonly tokenId: number;
+  readonly logprob: number;
+}
+
+/** A stop token is named here and has no event. */
+export type GenerationFinish =
+  | { readonly reason: 'stop'; readonly stopTokenId: number | null }
+  | { readonly reason: 'length' }
+  | { readonly reason: 'abort' }
+  | { readonly reason: 'error'; readonly error: KvasirError };
+
+export interface GenerationOutput {
+  readonly tokens: readonly TokenEvent[];
+  readonly tokenIds: Int32Array;
+  readonly finish: GenerationFinish;
+}
+
+/** Live figures; durations in milliseconds since `submit`, null until known. */
+export interface GenerationStats {
+  readonly promptTokens: number;
+  /** Prompt tokens whose KV was already there. */
+  readonly cachedTokens: number;
+  /** Tokens sampled and accepted, a final stop token included. */
+  readonly outputTokens: number;
+  readonly preemptions: number;
+  readonly queuedMs: number | null;
+  readonly firstTokenMs: number | null;
+  readonly totalMs: number | null;
+}
+
+/** What one call of `step` settled. */
+export type StepReport =
+  /** Nothing to do. */
+  | { readonly kind: 'idle' }
+  | {
+      readonly kind: 'ran';
+      readonly stepId: number;
+      readonly numSequences: number;
+      readonly numPrefillTokens: number;
+      readonly numDecodeTokens: number;
+      /** Tokens accepted by generations; fewer than rows where an output was discarded or a prefill goes on. */
+      readonly numOutputTokens: number;
+      readonly executeMs: number;
+    }
+  | { readonly kind: 'failed'; readonly stepId: number; readonly error: KvasirError };
+
+export interface EngineStats {
+  readonly steps: number;
+  readonly failedSteps: number;
+  readonly stepsInFlight: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly prefillTokens: number;
+  /** Tokens accepted by generations. */
+  readonly outputTokens: number;
+  /** Tokens sampled past a stop, an abort or a preemption. */
+  readonly discardedTokens: number;
+  readonly preemptions: number;
+  /** Time spent by the device, summed. */
+  readonly executeMs: number;
+  /** Element n: steps that carried n sequences; length maxBatchSequences + 1. */
+  readonly batchSizes: readonly number[];
+  /** One a layer group. */
+  readonly blocks: readonly BlockPoolStats[];
+  /** What ended the engine for good; null while it works. */
+  readonly failure: KvasirError | null;
+}
