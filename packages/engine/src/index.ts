@@ -1,0 +1,1 @@
+export type { BatchEngineOptions, BatchEnginePorts, EngineSettings } from './engine-options.ts';
