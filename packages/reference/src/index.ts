@@ -1,0 +1,18 @@
+export { compareLogits, topTwo } from './compare.ts';
+export type { LogitsComparison } from './compare.ts';
+export { encode } from './encode.ts';
+export { fromBrain, fromHalf, toBrain, toHalf } from './floats.ts';
+export { decode, FORMATS } from './formats.ts';
+export { forward } from './forward.ts';
+export type { ForwardOptions } from './forward.ts';
+export { generateGguf, SMALL_SHAPE, writeHuggingFaceModel } from './generate.ts';
+export type { Family, ModelShape, RopeScaling } from './generate.ts';
+export { readGguf, writeGguf } from './gguf.ts';
+export type { GgufValue, StoredTensor } from './gguf.ts';
+export { fromGguf, loadReferenceModel } from './load.ts';
+export { Random } from './random.ts';
+export type { ReferenceModel, Rope } from './reference-model.ts';
+export { readSafetensors, writeSafetensors } from './safetensors.ts';
+export { sharedData } from './shared-data.ts';
+export { CHATML, tinyVocabulary } from './tiny-tokenizer.ts';
+export type { TinyVocabulary } from './tiny-tokenizer.ts';
