@@ -1,7 +1,10 @@
+export { AgentBlocks } from './agents/agent-blocks.ts';
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
 export { BlockPool } from './blocks/block-pool.ts';
 export type { BlockPoolStats } from './blocks/block-pool.ts';
+export { BlockTable } from './blocks/block-table.ts';
+export type { KvBlock } from './blocks/kv-block.ts';
 export { BLOCK_LAYOUTS, KV_DTYPE_BYTES, TENSOR_DTYPES } from './model/dtype.ts';
 export type { BlockLayout, KvDType, TensorDType } from './model/dtype.ts';
 export { BLOCK_TOKENS, ModelCacheSpec } from './model/model-cache-spec.ts';
@@ -27,6 +30,7 @@ export type {
 export type { CancellationSignal } from './ports/cancellation-signal.ts';
 export type { Clock } from './ports/clock.port.ts';
 export type {
+  EngineLimits,
   EngineStats,
   Generation,
   GenerationBatch,
@@ -58,3 +62,5 @@ export type { Narrator, NarratorEvent } from './ports/narrator.port.ts';
 export type { Detokenizer, EncodeOptions, Tokenizer, TokenizerInfo } from './ports/tokenizer.port.ts';
 export { GREEDY } from './sequences/sampling-params.ts';
 export type { SamplingParams } from './sequences/sampling-params.ts';
+export { Sequence } from './sequences/sequence.ts';
+export type { SequenceGoal, SequenceState } from './sequences/sequence.ts';

@@ -10,12 +10,6 @@ export class ReferenceTable {
   #entries = new Int32Array(FIRST_CAPACITY * ENTRY);
   #capacity = FIRST_CAPACITY;
   #used = 0;
-  #total = 0;
-
-  /** References in the whole table. */
-  get total(): number {
-    return this.#total;
-  }
 
   add(blockId: number, owner: number): void {
     if ((this.#used + 1) * 2 > this.#capacity) this.#grow();
@@ -26,7 +20,6 @@ export class ReferenceTable {
       this.#used++;
     }
     this.#entries[at + 2] = (this.#entries[at + 2] as number) + 1;
-    this.#total++;
   }
 
   /** @returns whether there was a reference to take away */
@@ -35,7 +28,6 @@ export class ReferenceTable {
     const count = this.#entries[place * ENTRY + 2] as number;
     if (count === 0) return false;
     this.#entries[place * ENTRY + 2] = count - 1;
-    this.#total--;
     if (count === 1) {
       this.#used--;
       this.#closeGap(place);

@@ -5,6 +5,8 @@ import type { CancellationSignal } from './cancellation-signal.ts';
 
 /** The driving port: what a server or a command line asks of the engine. */
 export interface GenerationEngine {
+  readonly limits: EngineLimits;
+
   /**
    * Queues one generation and returns at once; nothing is allocated before a step admits it.
    * @throws KvasirError `invalid-argument`, `context-length-exceeded`, `pool-too-small` (it could never run),
@@ -34,6 +36,16 @@ export interface GenerationEngine {
 
   /** Ends every generation with `disposed`, waits for steps in flight, gives all blocks back. The runner stays. */
   dispose(): Promise<void>;
+}
+
+/** What a caller may ask for: prompt + outputs - 1 tokens need a slot, and no more than these have one. */
+export interface EngineLimits {
+  /** Longest context a sequence may reach, in tokens. */
+  readonly contextLength: number;
+  /** Tokens the pool holds when nothing else runs. */
+  readonly poolTokens: number;
+  readonly maxBatchSequences: number;
+  readonly vocabularySize: number;
 }
 
 export interface GenerationRequest {

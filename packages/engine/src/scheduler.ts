@@ -1,0 +1,189 @@
+import { type BlockPool, KvasirError, type Sequence } from '@kvasir/domain';
+import type { EngineSettings } from './engine-options.ts';
+import { addRow, assignRows, emptyPlan, type StepPlan } from './step-plan.ts';
+import { sharePrefillBudget } from './prefill-budget.ts';
+import { SamplerSlots } from './sampler-slots.ts';
+
+/**
+ * Chooses what each step carries. Policy only: ids belong to the BlockPools, execution to the runner.
+ *
+ * Every decoding sequence gets one token; what is left of the token budget goes to prompts, oldest first, at most
+ * `prefillChunkTokens` of them while anything decodes. Arrival order decides every conflict: the oldest running sequence
+ * is never preempted, so it always gets on, and nobody overtakes the head of the queue.
+ */
+export class Scheduler {
+  readonly #settings: EngineSettings;
+  readonly #pools: readonly BlockPool[];
+  readonly #slots: SamplerSlots;
+  /** Both by arrival: ids ascend. */
+  readonly #running: Sequence[] = [];
+  readonly #waiting: Sequence[] = [];
+  readonly #onPreempt: (sequence: Sequence) => void;
+  readonly #onAdmit: (sequence: Sequence) => void;
+
+  constructor(
+    settings: EngineSettings,
+    pools: readonly BlockPool[],
+    numSamplerSlots: number,
+    listeners: { readonly onAdmit: (sequence: Sequence) => void; readonly onPreempt: (sequence: Sequence) => void },
+  ) {
+    this.#settings = settings;
+    this.#pools = pools;
+    this.#slots = new SamplerSlots(numSamplerSlots);
+    this.#onAdmit = listeners.onAdmit;
+    this.#onPreempt = listeners.onPreempt;
+  }
+
+  get numRunning(): number {
+    return this.#running.length;
+  }
+
+  get numWaiting(): number {
+    return this.#waiting.length;
+  }
+
+  add(sequence: Sequence): void {
+    insertByArrival(this.#waiting, sequence);
+  }
+
+  /** Ends a sequence in whatever state it is and gives back what it holds. */
+  end(sequence: Sequence): void {
+    remove(sequence.state === 'running' ? this.#running : this.#waiting, sequence);
+    const slot = sequence.end();
+    if (slot !== null) this.#slots.giveBack(slot);
+  }
+
+  /** Sends a running sequence back to the queue; its known tokens are computed again when it is admitted. */
+  preempt(sequence: Sequence): void {
+    remove(this.#running, sequence);
+    this.#slots.giveBack(sequence.preempt());
+    insertByArrival(this.#waiting, sequence);
+    this.#onPreempt(sequence);
+  }
+
+  /**
+   * The next step's rows, with blocks reserved and sequences told; null when nothing can run now. That is so without
+   * work, and while all that could run waits for blocks which a step in flight will set free.
+   */
+  plan(): StepPlan | null {
+    const plan = emptyPlan();
+    this.#planDecode(plan);
+    this.#planPrefill(plan);
+    if (plan.numTokens === 0) return null;
+    assignRows(plan);
+    return plan;
+  }
+
+  #planDecode(plan: StepPlan): void {
+    // The list shrinks from its end while victims are taken; those before `index` are never among them.
+    for (let index = 0; index < this.#running.length; index++) {
+      const sequence = this.#running[index] as Sequence;
+      if (!sequence.isDecoding || sequence.numPending === 0) continue;
+      if (this.#makeRoom(sequence, index)) addRow(plan, sequence, 1);
+    }
+    plan.numDecodeTokens = plan.numTokens;
+  }
+
+  #planPrefill(plan: StepPlan): void {
+    const { maxBatchTokens, prefillChunkTokens } = this.#settings;
+    const left = maxBatchTokens - plan.numTokens;
+    const isAnyDecoding = plan.numDecodeTokens > 0 || this.#running.some((sequence) => sequence.isDecoding);
+    const budget = isAnyDecoding ? Math.min(left, prefillChunkTokens) : left;
+    if (budget < 1) return;
+    const candidates = this.#running.filter((sequence) => !sequence.isDecoding && sequence.numPending > 0);
+    this.#admit(candidates, budget);
+    const shares = sharePrefillBudget(
+      candidates.map((sequence) => Math.min(sequence.numPending, sequence.maxChunkTokens)),
+      budget,
+    );
+    for (const [index, sequence] of candidates.entries()) {
+      const share = shares[index] as number;
+      // An older prompt short of blocks may have preempted this one.
+      if (share === 0 || sequence.state !== 'running') continue;
+      const count = Math.min(share, this.#slotsWithin(sequence));
+      if (count > 0) {
+        sequence.blocks.reserve(sequence.numScheduled + count);
+        addRow(plan, sequence, count);
+        // Later arrivals that have a row in this step cannot be preempted any more; without any, none has.
+      } else if (plan.numDecodeTokens === 0 && this.#makeRoom(sequence, this.#running.indexOf(sequence))) {
+        addRow(plan, sequence, 1);
+      }
+    }
+  }
+
+  /** Tokens of a sequence the blocks it has and the free ones can hold. */
+  #slotsWithin(sequence: Sequence): number {
+    const blocks = sequence.blocks.numBlocks + this.#numFree();
+    return blocks * sequence.blocks.blockTokens - sequence.numScheduled;
+  }
+
+  /**
+   * Reserves a slot for one more token, if need be at the cost of the latest arrivals. Nobody is preempted for blocks
+   * that are merely retired: they are worth waiting for. A sequence that gets none keeps what it has and waits.
+   */
+  #makeRoom(sequence: Sequence, index: number): boolean {
+    const numTokens = sequence.numScheduled + 1;
+    const missing = sequence.blocks.blocksMissing(numTokens);
+    while (missing > this.#numFreeSoon() && this.#running.length - 1 > index) {
+      this.preempt(this.#running.at(-1) as Sequence);
+    }
+    return sequence.blocks.reserve(numTokens);
+  }
+
+  /**
+   * Moves waiting sequences to the running ones, oldest first, while the whole of what they must compute fits beside
+   * what the running ones still have to, and a token budget is left for them.
+   */
+  #admit(candidates: Sequence[], budget: number): void {
+    let wanted = candidates.reduce((sum, sequence) => sum + Math.min(sequence.numPending, sequence.maxChunkTokens), 0);
+    while (this.#waiting.length > 0 && this.#running.length < this.#settings.maxBatchSequences) {
+      // One more prompt than the budget feeds, so that a short one need not wait for a long one.
+      if (wanted >= budget && candidates.length >= 2) break;
+      const sequence = this.#waiting[0] as Sequence;
+      if (sequence.blocks.blocksMissing(sequence.numPending) > this.#numUnpromised()) break;
+      const slot = this.#slots.take();
+      if (slot === null) break;
+      this.#waiting.shift();
+      sequence.admit(slot);
+      insertByArrival(this.#running, sequence);
+      insertByArrival(candidates, sequence);
+      wanted += Math.min(sequence.numPending, sequence.maxChunkTokens);
+      this.#onAdmit(sequence);
+    }
+  }
+
+  /** Free blocks beyond what running prompts still need, and one to spare for those that decode. */
+  #numUnpromised(): number {
+    let promised = this.#running.length > 0 ? 1 : 0;
+    for (const sequence of this.#running) {
+      if (!sequence.isDecoding) promised += sequence.blocks.blocksMissing(sequence.blocks.numTokens);
+    }
+    return this.#numFree() - promised;
+  }
+
+  #numFree(): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const pool of this.#pools) least = Math.min(least, pool.numFree);
+    return least;
+  }
+
+  #numFreeSoon(): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (const pool of this.#pools) least = Math.min(least, pool.numFree + pool.numRetired);
+    return least;
+  }
+}
+
+function insertByArrival(list: Sequence[], sequence: Sequence): void {
+  let place = list.length;
+  while (place > 0 && (list[place - 1] as Sequence).id > sequence.id) place--;
+  list.splice(place, 0, sequence);
+}
+
+function remove(list: Sequence[], sequence: Sequence): void {
+  const place = list.indexOf(sequence);
+  if (place < 0) {
+    throw new KvasirError('invariant-broken', `sequence ${sequence.id}: expected it among the ${sequence.state} ones`);
+  }
+  list.splice(place, 1);
+}
