@@ -1,0 +1,57 @@
+import { randomInt } from 'node:crypto';
+import type { SamplingParams } from '@kvasir/domain';
+import { createStopMatcher } from '@kvasir/tokenizer';
+import { ChoiceStream } from './choice-stream.ts';
+import type { ServedModel } from './served-model.ts';
+import { TextChoice } from './text-choice.ts';
+
+/** What both endpoints ask of the engine, already checked. */
+export interface GenerationPlan {
+  /** One prompt or several; each gets `numChoices` choices, numbered prompt by prompt. */
+  readonly prompts: readonly Int32Array[];
+  readonly numChoices: number;
+  readonly sampling: Omit<SamplingParams, 'seed'>;
+  readonly seed: number;
+  /** null: until the context is full. */
+  readonly maxTokens: number | null;
+  readonly stops: readonly string[];
+  readonly ignoreEos: boolean;
+  /** The output goes on after the prompt's text rather than beginning one. */
+  readonly continues: boolean;
+}
+
+/**
+ * Submits every choice of a request; all of them or, when one is refused, none.
+ * @throws KvasirError as the engine's `submit`
+ */
+export function startGeneration(model: ServedModel, plan: GenerationPlan): ChoiceStream {
+  const choices: TextChoice[] = [];
+  try {
+    for (const promptIds of plan.prompts) {
+      for (let sample = 0; sample < plan.numChoices; sample += 1) {
+        const generation = model.engine.submit({
+          promptIds,
+          sampling: { ...plan.sampling, seed: seedOfSample(plan.seed, sample) },
+          maxTokens: plan.maxTokens,
+          stopIds: plan.ignoreEos ? [] : model.stopIds,
+        });
+        const detokenizer = model.tokenizer.createDetokenizer({ skipSpecial: true, continues: plan.continues });
+        choices.push(new TextChoice(choices.length, generation, detokenizer, createStopMatcher(plan.stops)));
+      }
+    }
+  } catch (error) {
+    for (const choice of choices) choice.generation.abort();
+    throw error;
+  }
+  return new ChoiceStream(choices);
+}
+
+/** A seed of our own choosing that survives JSON: 48 random bits. */
+export function chooseSeed(): number {
+  return randomInt(2 ** 48 - 1);
+}
+
+/** Samples of one prompt need streams of their own; the first has the seed that is reported. */
+function seedOfSample(seed: number, sample: number): bigint {
+  return BigInt.asUintN(64, BigInt(seed) + BigInt(sample) * 0x9e3779b97f4a7c15n);
+}

@@ -1,0 +1,116 @@
+import type { EngineStats, NarratorEvent } from '@kvasir/domain';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+/** What /metrics shows. Figures of the engine are read when they are asked for, so a step costs one observation. */
+export class ServerMetrics {
+  readonly registry = new Registry();
+  readonly #requests: Counter<'route' | 'status'>;
+  readonly #promptTokens: Counter;
+  readonly #generatedTokens: Counter;
+  readonly #firstTokenSeconds: Histogram;
+  readonly #stepSeconds: Histogram;
+
+  constructor(engineStats: () => EngineStats) {
+    const registers = [this.registry];
+    this.#requests = new Counter({
+      name: 'kvasir_http_requests_total',
+      help: 'Requests answered, by route and status.',
+      labelNames: ['route', 'status'],
+      registers,
+    });
+    this.#promptTokens = new Counter({
+      name: 'kvasir_prompt_tokens_total',
+      help: 'Prompt tokens of finished requests.',
+      registers,
+    });
+    this.#generatedTokens = new Counter({
+      name: 'kvasir_generated_tokens_total',
+      help: 'Tokens generated for finished requests.',
+      registers,
+    });
+    this.#firstTokenSeconds = new Histogram({
+      name: 'kvasir_first_token_seconds',
+      help: 'From submission to the first token.',
+      buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+      registers,
+    });
+    this.#stepSeconds = new Histogram({
+      name: 'kvasir_step_seconds',
+      help: 'Device time of one engine step.',
+      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
+      registers,
+    });
+    addEngineGauges(registers, engineStats);
+  }
+
+  countRequest(route: string, status: number): void {
+    this.#requests.inc({ route, status: String(status) });
+  }
+
+  countGeneration(promptTokens: number, generatedTokens: number, firstTokenMs: number | null): void {
+    this.#promptTokens.inc(promptTokens);
+    this.#generatedTokens.inc(generatedTokens);
+    if (firstTokenMs !== null) this.#firstTokenSeconds.observe(firstTokenMs / 1000);
+  }
+
+  /** Takes the device time out of the engine's step events; ignores all others. */
+  observe(event: NarratorEvent): void {
+    const executeMs = event.facts['executeMs'];
+    if (event.name === 'step-completed' && typeof executeMs === 'number') this.#stepSeconds.observe(executeMs / 1000);
+  }
+}
+
+function addEngineGauges(registers: Registry[], engineStats: () => EngineStats): void {
+  const gauge = (name: string, help: string, read: (stats: EngineStats) => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read(engineStats()));
+      },
+    });
+  gauge('kvasir_engine_steps_total', 'Steps run.', (stats) => stats.steps);
+  gauge('kvasir_engine_failed_steps_total', 'Steps that failed.', (stats) => stats.failedSteps);
+  gauge('kvasir_engine_step_seconds_total', 'Device time of all steps.', (stats) => stats.executeMs / 1000);
+  gauge('kvasir_engine_prefill_tokens_total', 'Prompt tokens computed.', (stats) => stats.prefillTokens);
+  gauge('kvasir_engine_output_tokens_total', 'Tokens accepted by generations.', (stats) => stats.outputTokens);
+  gauge('kvasir_engine_discarded_tokens_total', 'Tokens sampled and dropped.', (stats) => stats.discardedTokens);
+  gauge('kvasir_engine_preemptions_total', 'Sequences preempted.', (stats) => stats.preemptions);
+  gauge('kvasir_sequences_running', 'Sequences that hold blocks.', (stats) => stats.running);
+  gauge('kvasir_sequences_waiting', 'Sequences that wait for admission.', (stats) => stats.waiting);
+  addLabelledGauge(
+    registers,
+    'kvasir_engine_batch_size_steps',
+    'Steps by the sequences they carried.',
+    ['sequences'],
+    (set) => {
+      for (const [sequences, steps] of engineStats().batchSizes.entries()) {
+        if (steps > 0) set({ sequences: String(sequences) }, steps);
+      }
+    },
+  );
+  addLabelledGauge(registers, 'kvasir_blocks', 'KV blocks, by layer group and state.', ['group', 'state'], (set) => {
+    for (const [group, blocks] of engineStats().blocks.entries()) {
+      for (const state of ['free', 'used', 'retired'] as const) set({ group: String(group), state }, blocks[state]);
+    }
+  });
+}
+
+function addLabelledGauge(
+  registers: Registry[],
+  name: string,
+  help: string,
+  labelNames: readonly string[],
+  collectAll: (set: (labels: Record<string, string>, value: number) => void) => void,
+): Gauge {
+  return new Gauge({
+    name,
+    help,
+    labelNames,
+    registers,
+    collect() {
+      collectAll((labels, value) => this.set(labels, value));
+    },
+  });
+}
