@@ -5,7 +5,7 @@
 //   row  cols values of `dtype`          out  (cols) float32
 #include "common/formats/blocks.h"
 #include "cpu/kernels/path_kernels.h"
-#include "cpu/kernels/weight_formats.h"
+#include "cpu/kernels/block_fields.h"
 #include "cpu/simd/f32x16.h"
 
 namespace kv::cpu::KV_PATH {

@@ -1,6 +1,7 @@
 // Sizes and layouts of the buffers that linear and quantize_activations share; the same on every instruction path.
 #include "common/dtype.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/kernels/linear_scratch.h"
 #include "cpu/kernels/quantized_activations.h"
 
 namespace kv::cpu {
@@ -33,9 +34,36 @@ std::int64_t row_bytes(const WeightMatrix& weight) {
   return weight.cols / info->block_values * info->block_bytes;
 }
 
+namespace {
+
+// Unpacked tiles of one panel stay in a 1 MB L2 beside the activations that pass over them.
+constexpr std::int64_t kPanelBytes = 192 * 1024;
+
+std::int64_t correction_bytes(std::int64_t cols) { return kCorrectionTokens * 2 * 4 * round_up(cols / 32, 16); }
+
+// Codes, then a scale and a minimum per 32 columns or a scale per 16; an odd number of lines spreads tiles over sets.
+std::int64_t tile_bytes(std::int64_t cols) { return (cols + 63) / 64 * (1024 + 4 * 64) + 64; }
+
+std::int64_t panel_tiles(std::int64_t cols) {
+  const std::int64_t fit = kPanelBytes / tile_bytes(cols);
+  return fit < 2 ? 2 : fit / 2 * 2;
+}
+
+}  // namespace
+
+TileScratch tile_scratch(std::byte* memory, std::int64_t cols) {
+  TileScratch scratch{};
+  scratch.corrections = reinterpret_cast<std::int32_t*>(memory);
+  scratch.tiles = memory + correction_bytes(cols);
+  scratch.tile_bytes = tile_bytes(cols);
+  scratch.n_tiles = panel_tiles(cols);
+  return scratch;
+}
+
 std::int64_t linear_scratch_bytes(const WeightMatrix& weight) {
-  // 16 rows unpacked: float32 values, or one byte a value with a scale and a minimum per 16 values.
-  return 16 * 4 * round_up(weight.cols, 64) + 4096;
+  const std::int64_t quantized = correction_bytes(weight.cols) + panel_tiles(weight.cols) * tile_bytes(weight.cols);
+  const std::int64_t floats = kFloatRows * 4 * round_up(weight.cols, 16);
+  return round_up(quantized > floats ? quantized : floats, 64);
 }
 
 bool uses_quantized_activations(kv_dtype dtype) {

@@ -1,33 +1,272 @@
-// Small fields of the block formats, read from unaligned bytes. Per path: see simd/f32x16.h.
+// How each block format looks to the integer products: unsigned codes, a zero point, scales and minima per group.
+//
+// A span is what one step of a row loop reads: two blocks of 32 values, or one K block of 256. A pair is 64 columns, two
+// groups of 32. A format F gives
+//   F::kPairs                pairs per span (1 or 4)
+//   F::kKind                 plain: x = s*(u - z); minimum: x = s*u + m; halves: as plain with a scale per 16 columns
+//   F::kZero                 z, the zero point of the codes it delivers
+//   F::codes<p>(row, span, second)          the 64 codes of pair p; second = 0 where the span's second block is missing:
+//                                           its 32 codes are then arbitrary
+//   F::scales(rows, span, second, s, m)     for 16 rows in lanes, s and m of the span's groups (halves: of its 16-column
+//                                           half groups) in ascending order
+//   F::dot                   the product of its codes with signed activations
 #pragma once
 
-#include "cpu/simd/float_bits.h"
+#include "common/formats/blocks.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/simd/u8x64.h"
 
 namespace kv::cpu::KV_PATH {
 
-static inline std::uint16_t load_halfword(const std::uint8_t* p) {
-  std::uint16_t h;
-  __builtin_memcpy(&h, p, 2);
-  return h;
-}
-static inline std::uint32_t load_word(const std::uint8_t* p) {
-  std::uint32_t w;
-  __builtin_memcpy(&w, p, 4);
-  return w;
-}
-static inline float load_half(const std::uint8_t* p) { return f16_to_f32(load_halfword(p)); }
+enum class ScaleKind { plain, minimum, halves };
 
-// Half of an E8M0 scale: 2^(e - 128), as a subnormal for e < 2.
-static inline float load_e8m0_half(std::uint8_t e) {
-  return float_of_bits(e < 2 ? 0x00200000u << e : static_cast<std::uint32_t>(e - 1) << 23);
+// Sixteen rows of one weight. Lanes past the last row repeat it, so that reads stay inside the tensor.
+struct SixteenRows {
+  const std::uint8_t* row[16];
+  const std::uint8_t* base;  // row 0
+  i32x16 offsets;            // bytes from base to each row
+};
+
+static inline SixteenRows sixteen_rows(const WeightMatrix& weight, std::int64_t stride, std::int64_t first) {
+  SixteenRows rows;
+  rows.base = reinterpret_cast<const std::uint8_t*>(weight.data) + first * stride;
+  std::int32_t offsets[16];
+  for (std::int64_t r = 0; r < 16; ++r) {
+    const std::int64_t clamped = first + r < weight.rows ? r : weight.rows - 1 - first;
+    offsets[r] = static_cast<std::int32_t>(clamped * stride);
+    rows.row[r] = rows.base + clamped * stride;
+  }
+  rows.offsets = load_i32(offsets);
+  return rows;
 }
 
-// The 6-bit scale and minimum of group g (0-7) of a Q4_K or Q5_K block; the packing is described at BlockQ4_K.
-static inline int k_scale(const std::uint8_t* scales, int g) {
-  return g < 4 ? scales[g] & 63 : (scales[g + 4] & 15) | ((scales[g - 4] >> 6) << 4);
+// One 32-bit word of each of the 16 rows, at the same byte of each.
+static inline i32x16 gather(const SixteenRows& rows, std::int64_t byte) {
+  return gather_words(rows.base + byte, rows.offsets);
 }
-static inline int k_minimum(const std::uint8_t* scales, int g) {
-  return g < 4 ? scales[g + 4] & 63 : (scales[g + 4] >> 4) | ((scales[g] >> 6) << 4);
+
+static inline u8x64 low_bits(u8x64 x, int bits) { return x & splat_u8((1 << bits) - 1); }
+
+// ------------------------------------------------------------------------------------------------ blocks of 32 values
+
+// Base of the formats whose block is one group and begins with an f16 scale d.
+template <typename Block>
+struct GroupFormat {
+  static constexpr int kPairs = 1;
+  static constexpr std::int64_t kSpanBytes = 2 * sizeof(Block);
+  static constexpr ScaleKind kKind = ScaleKind::plain;
+
+  static const Block* blocks(const std::uint8_t* row, std::int64_t span) {
+    return reinterpret_cast<const Block*>(row + span * kSpanBytes);
+  }
+  static void scales(const SixteenRows& rows, std::int64_t span, int second, f32x16* s, f32x16*) {
+    for (int g = 0; g <= second; ++g) {
+      s[g] = f16_lanes(gather(rows, span * kSpanBytes + g * static_cast<std::int64_t>(sizeof(Block))));
+    }
+  }
+  static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return kv::cpu::KV_PATH::dot(acc, w, a); }
+};
+
+// d and the minimum m are neighbouring f16 fields.
+template <typename Block>
+struct GroupFormatWithMinimum : GroupFormat<Block> {
+  static constexpr ScaleKind kKind = ScaleKind::minimum;
+  static constexpr int kZero = 0;
+  static void scales(const SixteenRows& rows, std::int64_t span, int second, f32x16* s, f32x16* m) {
+    for (int g = 0; g <= second; ++g) {
+      const i32x16 both =
+          gather(rows, span * GroupFormat<Block>::kSpanBytes + g * static_cast<std::int64_t>(sizeof(Block)));
+      s[g] = f16_lanes(both);
+      m[g] = f16_lanes(shift_right<16>(both));
+    }
+  }
+};
+
+struct FormatQ8_0 : GroupFormat<BlockQ8_0> {
+  static constexpr int kZero = kQ8Zero;
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
+    const BlockQ8_0* b = blocks(row, span);
+    return q8_codes(load32x2(b[0].q, b[second].q));
+  }
+  static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return dot_q8(acc, w, a); }
+};
+
+struct FormatQ4_0 : GroupFormat<BlockQ4_0> {
+  static constexpr int kZero = 8;
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
+    const BlockQ4_0* b = blocks(row, span);
+    return nibbles16x2(b[0].q, b[second].q);
+  }
+};
+
+struct FormatQ4_1 : GroupFormatWithMinimum<BlockQ4_1> {
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
+    const BlockQ4_1* b = blocks(row, span);
+    return nibbles16x2(b[0].q, b[second].q);
+  }
+};
+
+// Low nibbles of two blocks with their fifth bits.
+template <typename Block>
+static inline u8x64 five_bit_codes(const Block& a, const Block& b) {
+  std::uint32_t bits[2];
+  copy_bytes(&bits[0], a.h, 4);
+  copy_bytes(&bits[1], b.h, 4);
+  return nibbles16x2(a.q, b.q) | bytes_of_bits(bits[0] | (static_cast<std::uint64_t>(bits[1]) << 32), 16);
+}
+
+struct FormatQ5_0 : GroupFormat<BlockQ5_0> {
+  static constexpr int kZero = 16;
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
+    const BlockQ5_0* b = blocks(row, span);
+    return five_bit_codes(b[0], b[second]);
+  }
+};
+
+struct FormatQ5_1 : GroupFormatWithMinimum<BlockQ5_1> {
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
+    const BlockQ5_1* b = blocks(row, span);
+    return five_bit_codes(b[0], b[second]);
+  }
+};
+
+struct FormatMxfp4 : GroupFormat<BlockMxfp4> {
+  static constexpr int kZero = 12;  // the values run from -12 to 12
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
+    static constexpr std::int8_t shifted[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+    const BlockMxfp4* b = blocks(row, span);
+    return lookup(shifted, nibbles16x2(b[0].q, b[second].q));
+  }
+  static void scales(const SixteenRows& rows, std::int64_t span, int second, f32x16* s, f32x16*) {
+    for (int g = 0; g <= second; ++g) {
+      const i32x16 e = gather(rows, span * kSpanBytes + g * static_cast<std::int64_t>(sizeof(BlockMxfp4))) &
+                       splat_i32(255);
+      // 2^(e - 128): a normal float from e = 2 on, below it the subnormals 2^-128 and 2^-127.
+      const f32x16 normal = bits_to_f32(shift_left<23>(e - splat_i32(1)));
+      const f32x16 subnormal = bits_to_f32((e + splat_i32(1)) * splat_i32(0x00200000));
+      s[g] = select(lt(to_f32(e), splat(2.0f)), subnormal, normal);
+    }
+  }
+};
+
+// ----------------------------------------------------------------------------------------------- blocks of 256 values
+
+// Scales and minima of a Q4_K or Q5_K block for 16 rows; the packing is described at BlockQ4_K.
+template <typename Block>
+struct KFormatWithMinimum {
+  static constexpr int kPairs = 4;
+  static constexpr std::int64_t kSpanBytes = sizeof(Block);
+  static constexpr ScaleKind kKind = ScaleKind::minimum;
+  static constexpr int kZero = 0;
+
+  static const Block& block(const std::uint8_t* row, std::int64_t span) {
+    return *reinterpret_cast<const Block*>(row + span * kSpanBytes);
+  }
+  static void scales(const SixteenRows& rows, std::int64_t span, int, f32x16* s, f32x16* m) {
+    const std::int64_t at = span * kSpanBytes;
+    const i32x16 both = gather(rows, at);
+    const f32x16 d = f16_lanes(both), minus_dmin = zero() - f16_lanes(shift_right<16>(both));
+    const i32x16 w0 = gather(rows, at + 4), w1 = gather(rows, at + 8), w2 = gather(rows, at + 12);
+    scale_of<0>(w0, w1, w2, d, minus_dmin, s, m);
+    scale_of<1>(w0, w1, w2, d, minus_dmin, s, m);
+    scale_of<2>(w0, w1, w2, d, minus_dmin, s, m);
+    scale_of<3>(w0, w1, w2, d, minus_dmin, s, m);
+  }
+  static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return kv::cpu::KV_PATH::dot(acc, w, a); }
+
+ private:
+  // Groups j and j + 4 from byte j of the three words.
+  template <int j>
+  static void scale_of(i32x16 w0, i32x16 w1, i32x16 w2, f32x16 d, f32x16 minus_dmin, f32x16* s, f32x16* m) {
+    const i32x16 six = splat_i32(63), four = splat_i32(15), two = splat_i32(0x30);
+    s[j] = d * to_f32(shift_right<8 * j>(w0) & six);
+    m[j] = minus_dmin * to_f32(shift_right<8 * j>(w1) & six);
+    s[j + 4] = d * to_f32((shift_right<8 * j>(w2) & four) | (shift_right<8 * j + 2>(w0) & two));
+    m[j + 4] = minus_dmin * to_f32((shift_right<8 * j + 4>(w2) & four) | (shift_right<8 * j + 2>(w1) & two));
+  }
+};
+
+struct FormatQ4_K : KFormatWithMinimum<BlockQ4_K> {
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int) {
+    return low_bits(shift_right_halves<0, 4>(load32_twice(block(row, span).q + 32 * pair)), 4);
+  }
+};
+
+struct FormatQ5_K : KFormatWithMinimum<BlockQ5_K> {
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int) {
+    const BlockQ5_K& b = block(row, span);
+    const u8x64 low = low_bits(shift_right_halves<0, 4>(load32_twice(b.q + 32 * pair)), 4);
+    const u8x64 high = low_bits(shift_right_halves<2 * pair, 2 * pair + 1>(load32_twice(b.h)), 1);
+    return low | shift_left<4>(high);
+  }
+};
+
+struct FormatQ6_K {
+  static constexpr int kPairs = 4;
+  static constexpr std::int64_t kSpanBytes = sizeof(BlockQ6_K);
+  static constexpr ScaleKind kKind = ScaleKind::halves;
+  static constexpr int kZero = 32;
+
+  template <int pair>
+  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int) {
+    const BlockQ6_K& b = *reinterpret_cast<const BlockQ6_K*>(row + span * kSpanBytes);
+    constexpr int half = pair / 2, upper = pair % 2;
+    const u8x64 low = low_bits(shift_right_halves<4 * upper, 4 * upper>(load64(b.ql + 64 * half)), 4);
+    const u8x64 high = low_bits(shift_right_halves<4 * upper, 4 * upper + 2>(load32_twice(b.h + 32 * half)), 2);
+    return low | shift_left<4>(high);
+  }
+  static void scales(const SixteenRows& rows, std::int64_t span, int, f32x16* s, f32x16*) {
+    const std::int64_t at = span * kSpanBytes;
+    // d is the block's last field: its word is read from two bytes earlier, so as not to pass the tensor's end.
+    const f32x16 d = f16_lanes(shift_right<16>(gather(rows, at + 206)));
+    for (int i = 0; i < 4; ++i) {
+      const i32x16 four = gather(rows, at + 192 + 4 * i);
+      s[4 * i] = d * to_f32(shift_right_arithmetic<24>(shift_left<24>(four)));
+      s[4 * i + 1] = d * to_f32(shift_right_arithmetic<24>(shift_left<16>(four)));
+      s[4 * i + 2] = d * to_f32(shift_right_arithmetic<24>(shift_left<8>(four)));
+      s[4 * i + 3] = d * to_f32(shift_right_arithmetic<24>(four));
+    }
+  }
+  static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return kv::cpu::KV_PATH::dot(acc, w, a); }
+};
+
+// Calls f.template operator()<Format>() for a block-quantized dtype.
+template <typename Function>
+static inline void with_format(kv_dtype dtype, Function f) {
+  switch (dtype) {
+    case KV_Q8_0:
+      return f.template operator()<FormatQ8_0>();
+    case KV_Q4_0:
+      return f.template operator()<FormatQ4_0>();
+    case KV_Q4_1:
+      return f.template operator()<FormatQ4_1>();
+    case KV_Q5_0:
+      return f.template operator()<FormatQ5_0>();
+    case KV_Q5_1:
+      return f.template operator()<FormatQ5_1>();
+    case KV_Q4_K:
+      return f.template operator()<FormatQ4_K>();
+    case KV_Q5_K:
+      return f.template operator()<FormatQ5_K>();
+    case KV_Q6_K:
+      return f.template operator()<FormatQ6_K>();
+    case KV_MXFP4:
+      return f.template operator()<FormatMxfp4>();
+    case KV_F32:
+    case KV_F16:
+    case KV_BF16:
+    case KV_Q8:
+    case KV_Q4:
+      return;  // no block-quantized weight; the launcher sends floats elsewhere
+  }
 }
 
 }  // namespace kv::cpu::KV_PATH

@@ -17,6 +17,8 @@
 // this path's flags and could be the copy that the linker keeps for everybody.
 #pragma once
 
+#include "cpu/simd/partial_copy.h"
+
 #if defined(KV_PATH_AVX512)
 #include "cpu/simd/f32x16_avx512.h"
 #elif defined(KV_PATH_AVX2)

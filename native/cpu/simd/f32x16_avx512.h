@@ -55,6 +55,16 @@ template <int n>
 static inline i32x16 shift_left(i32x16 a) {
   return {_mm512_slli_epi32(a.v, n)};
 }
+static inline i32x16 operator&(i32x16 a, i32x16 b) {
+  return {_mm512_and_si512(a.v, b.v)};
+}
+static inline i32x16 operator|(i32x16 a, i32x16 b) {
+  return {_mm512_or_si512(a.v, b.v)};
+}
+template <int n>
+static inline i32x16 shift_right(i32x16 a) {
+  return {_mm512_srli_epi32(a.v, n)};
+}
 template <int n>
 static inline i32x16 shift_right_arithmetic(i32x16 a) {
   return {_mm512_srai_epi32(a.v, n)};

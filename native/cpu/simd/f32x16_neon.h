@@ -127,6 +127,19 @@ template <int n>
 static inline i32x16 shift_left(i32x16 a) {
   return each_i32([&](int i) { return vshlq_n_s32(a.q[i], n); });
 }
+static inline i32x16 operator&(i32x16 a, i32x16 b) {
+  return each_i32([&](int i) { return vandq_s32(a.q[i], b.q[i]); });
+}
+static inline i32x16 operator|(i32x16 a, i32x16 b) {
+  return each_i32([&](int i) { return vorrq_s32(a.q[i], b.q[i]); });
+}
+template <int n>
+static inline i32x16 shift_right(i32x16 a) {
+  return each_i32([&](int i) {
+    if constexpr (n == 0) return a.q[i];
+    else return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.q[i]), n == 0 ? 1 : n));
+  });
+}
 template <int n>
 static inline i32x16 shift_right_arithmetic(i32x16 a) {
   return each_i32([&](int i) { return vshrq_n_s32(a.q[i], n); });

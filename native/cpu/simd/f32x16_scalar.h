@@ -124,6 +124,16 @@ template <int n>
 static inline i32x16 shift_left(const i32x16& a) {
   return each_i32([&](int i) { return wrap(unsigned_of(a.v[i]) << n); });
 }
+static inline i32x16 operator&(const i32x16& a, const i32x16& b) {
+  return each_i32([&](int i) { return a.v[i] & b.v[i]; });
+}
+static inline i32x16 operator|(const i32x16& a, const i32x16& b) {
+  return each_i32([&](int i) { return a.v[i] | b.v[i]; });
+}
+template <int n>
+static inline i32x16 shift_right(const i32x16& a) {
+  return each_i32([&](int i) { return wrap(unsigned_of(a.v[i]) >> n); });
+}
 template <int n>
 static inline i32x16 shift_right_arithmetic(const i32x16& a) {
   return each_i32([&](int i) { return a.v[i] >> n; });

@@ -1,0 +1,236 @@
+// linear_tiles: several tokens against block-quantized rows. A panel of row tiles is unpacked once into scratch, 16 rows
+// in lanes, and all tokens pass over it; sums stay in lanes, so nothing is summed horizontally.
+//   tile, codes   (pairs, 16 words, 16 rows, 4)  unsigned codes: word w of pair p holds columns 64p + 4w .. + 3
+//   tile, scales  (groups or half groups, 16 rows) float32, then minima of the same shape where the format has them
+// Scratch: corrections of a block of tokens, then the panel's tiles.
+#include "cpu/kernels/linear_parts.h"
+#include "cpu/kernels/linear_scratch.h"
+#include "cpu/kernels/weight_formats.h"
+
+namespace kv::cpu::KV_PATH {
+
+namespace {
+
+#if defined(KV_PATH_AVX512)
+// 2 row tiles x 6 tokens: 12 integer and 12 float accumulators, 2 weight words and 1 activation word in 32 registers, and
+// 12 independent chains where VNNI needs 10 (5 cycles, 2 a cycle).
+constexpr int kRowTiles = 2, kTokens = 6;
+#elif defined(KV_PATH_AVX2)
+constexpr int kRowTiles = 1, kTokens = 3;
+#else
+constexpr int kRowTiles = 1, kTokens = 4;
+#endif
+
+struct Tile {
+  const std::uint8_t* codes;
+  const float* scales;
+  const float* minima;
+};
+
+template <typename Format>
+Tile tile_at(std::byte* memory, std::int64_t groups) {
+  const std::int64_t pairs = (groups + 1) / 2;
+  Tile tile;
+  tile.codes = reinterpret_cast<const std::uint8_t*>(memory);
+  tile.scales = reinterpret_cast<const float*>(memory + pairs * 1024);
+  tile.minima = tile.scales + 16 * 2 * pairs;
+  return tile;
+}
+
+// ------------------------------------------------------------------------------------------------------------ packing
+
+template <typename Format, int pair>
+inline void pack_pair(const SixteenRows& rows, std::int64_t span, int second, std::byte* codes) {
+  u8x64 v[16];
+  for (int r = 0; r < 16; ++r) v[r] = Format::template codes<pair>(rows.row[r], span, second);
+  transpose16(v);
+  std::byte* to = codes + (span * Format::kPairs + pair) * 1024;
+  for (int w = 0; w < 16; ++w) store64(to + 64 * w, v[w]);
+}
+
+template <typename Format>
+void pack_tile(const SixteenRows& rows, std::int64_t groups, std::byte* memory) {
+  const Tile tile = tile_at<Format>(memory, groups);
+  float* scales = const_cast<float*>(tile.scales);
+  float* minima = const_cast<float*>(tile.minima);
+  constexpr int per_span = Format::kPairs * (Format::kKind == ScaleKind::halves ? 4 : 2);
+  const std::int64_t spans = (groups + 2 * Format::kPairs - 1) / (2 * Format::kPairs);
+  for (std::int64_t span = 0; span < spans; ++span) {
+    const int second = Format::kPairs == 4 || 2 * span + 1 < groups ? 1 : 0;
+    const int count = Format::kPairs == 4 ? per_span : 1 + second;
+    f32x16 s[16], m[8];
+    Format::scales(rows, span, second, s, m);
+    for (int i = 0; i < count; ++i) {
+      store(scales + (span * per_span + i) * 16, s[i]);
+      if constexpr (Format::kKind == ScaleKind::minimum) store(minima + (span * per_span + i) * 16, m[i]);
+    }
+    pack_pair<Format, 0>(rows, span, second, memory);
+    if constexpr (Format::kPairs == 4) {
+      pack_pair<Format, 1>(rows, span, second, memory);
+      pack_pair<Format, 2>(rows, span, second, memory);
+      pack_pair<Format, 3>(rows, span, second, memory);
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- multiplying
+
+// Activations of the tokens of one tile, as seen from its first token.
+struct TokenTile {
+  const std::int8_t* codes;
+  std::int64_t code_stride;
+  const float* scales;
+  const float* scaled_sums;
+  const std::int32_t* corrections;  // -z * (sum of codes), (tokens, halves, group_stride)
+  std::int64_t group_stride;
+};
+
+inline std::int32_t word_at(const std::int8_t* p) {
+  std::int32_t word;
+  copy_bytes(&word, p, 4);
+  return word;
+}
+
+// One group (or half group): words first_word .. + n_words - 1 of the group, then the float chain.
+template <typename Format, int row_tiles, int tokens, int n_words>
+inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group, int half, f32x16 (*acc)[tokens]) {
+  constexpr std::int64_t halves = Format::kKind == ScaleKind::halves ? 2 : 1;
+  const std::int64_t scale_index = group * halves + half;
+  i32x16 d[row_tiles][tokens];
+  for (int t = 0; t < tokens; ++t) {
+    const std::int32_t start =
+        Format::kZero == 0 ? 0 : a.corrections[(t * halves + half) * a.group_stride + group];
+    for (int i = 0; i < row_tiles; ++i) d[i][t] = splat_i32(start);
+  }
+  const std::int64_t code_offset = group * 32 + half * 16;
+  for (int w = 0; w < n_words; ++w) {
+    u8x64 weights[row_tiles];
+    for (int i = 0; i < row_tiles; ++i) weights[i] = load64(tiles[i].codes + (code_offset / 4 + w) * 64);
+    for (int t = 0; t < tokens; ++t) {
+      const u8x64 x = quad(word_at(a.codes + t * a.code_stride + code_offset + 4 * w));
+      for (int i = 0; i < row_tiles; ++i) d[i][t] = Format::dot(d[i][t], weights[i], x);
+    }
+  }
+  for (int i = 0; i < row_tiles; ++i) {
+    const f32x16 scale = load(tiles[i].scales + scale_index * 16);
+    for (int t = 0; t < tokens; ++t) {
+      acc[i][t] = fma(to_f32(d[i][t]), scale * splat(a.scales[t * a.group_stride + group]), acc[i][t]);
+    }
+    if constexpr (Format::kKind == ScaleKind::minimum) {
+      const f32x16 minimum = load(tiles[i].minima + scale_index * 16);
+      for (int t = 0; t < tokens; ++t) {
+        acc[i][t] = fma(minimum, splat(a.scaled_sums[t * a.group_stride + group]), acc[i][t]);
+      }
+    }
+  }
+}
+
+// y of `tokens` tokens and row_tiles * 16 rows from row; rows past row_end are not stored.
+template <typename Format, int row_tiles, int tokens>
+void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
+                   std::int64_t row, std::int64_t row_end) {
+  const std::int64_t groups = args.weight.cols / 32;
+  f32x16 acc[row_tiles][tokens];
+  for (int i = 0; i < row_tiles; ++i) {
+    for (int t = 0; t < tokens; ++t) acc[i][t] = zero();
+  }
+  for (std::int64_t g = 0; g < groups; ++g) {
+    if constexpr (Format::kKind == ScaleKind::halves) {
+      add_group<Format, row_tiles, tokens, 4>(tiles, a, g, 0, acc);
+      add_group<Format, row_tiles, tokens, 4>(tiles, a, g, 1, acc);
+    } else {
+      add_group<Format, row_tiles, tokens, 8>(tiles, a, g, 0, acc);
+    }
+  }
+  for (int i = 0; i < row_tiles; ++i) {
+    const std::int64_t r = row + 16 * i;
+    const int count = static_cast<int>(row_end - r < 16 ? row_end - r : 16);
+    const f32x16 bias = args.bias != nullptr ? load_first(args.bias + r, count) : zero();
+    for (int t = 0; t < tokens; ++t) {
+      const f32x16 y = args.bias != nullptr ? acc[i][t] + bias : acc[i][t];
+      store_first(args.y + (token + t) * args.ldy + r, y, count);
+    }
+  }
+}
+
+template <typename Format, int row_tiles, int tokens = kTokens>
+void multiply_tokens(int count, const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
+                     std::int64_t row, std::int64_t row_end) {
+  if (count == tokens) return multiply_tile<Format, row_tiles, tokens>(args, tiles, a, token, row, row_end);
+  if constexpr (tokens > 1) multiply_tokens<Format, row_tiles, tokens - 1>(count, args, tiles, a, token, row, row_end);
+}
+
+// corrections[t][half][g] = -z * (sum of that half's codes), for `tokens` tokens from `token`.
+template <typename Format>
+void fill_corrections(const QuantizedActivations& a, std::int64_t token, std::int64_t tokens, std::int32_t* out) {
+  const i32x16 minus_zero = splat_i32(-Format::kZero);
+  const std::int64_t n = a.group_stride;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::int32_t* sums = a.sums + (token + t) * n;
+    const std::int32_t* half_sums = a.half_sums + (token + t) * n;
+    for (std::int64_t g = 0; g < n; g += 16) {
+      if constexpr (Format::kKind == ScaleKind::halves) {
+        const i32x16 first = load_i32(half_sums + g);
+        store_i32(out + 2 * t * n + g, first * minus_zero);
+        store_i32(out + (2 * t + 1) * n + g, (load_i32(sums + g) - first) * minus_zero);
+      } else {
+        store_i32(out + t * n + g, load_i32(sums + g) * minus_zero);
+      }
+    }
+  }
+}
+
+template <typename Format>
+void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, const TileScratch& scratch,
+                    std::int64_t row, std::int64_t row_end) {
+  constexpr std::int64_t halves = Format::kKind == ScaleKind::halves ? 2 : 1;
+  const std::int64_t groups = args.weight.cols / 32;
+  for (std::int64_t block = 0; block < args.tokens; block += kCorrectionTokens) {
+    const std::int64_t block_tokens = args.tokens - block < kCorrectionTokens ? args.tokens - block : kCorrectionTokens;
+    if constexpr (Format::kZero != 0) fill_corrections<Format>(a, block, block_tokens, scratch.corrections);
+    const std::int64_t n_tiles = (block_tokens + kTokens - 1) / kTokens;
+    for (std::int64_t i = 0; i < n_tiles; ++i) {  // tiles of nearly equal size: 8 tokens are 4 + 4, not 6 + 2
+      const std::int64_t begin = i * block_tokens / n_tiles, end = (i + 1) * block_tokens / n_tiles;
+      const std::int64_t token = block + begin;
+      const TokenTile tokens{a.codes + token * a.code_stride,
+                             a.code_stride,
+                             a.scales + token * a.group_stride,
+                             a.scaled_sums + token * a.group_stride,
+                             scratch.corrections + begin * halves * a.group_stride,
+                             a.group_stride};
+      const int count = static_cast<int>(end - begin);
+      for (std::int64_t r = row; r < row_end; r += 16 * kRowTiles) {
+        Tile tiles[kRowTiles];
+        for (int k = 0; k < kRowTiles; ++k) {
+          tiles[k] = tile_at<Format>(scratch.tiles + ((r - row) / 16 + k) * scratch.tile_bytes, groups);
+        }
+        if (row_end - r > 16 * (kRowTiles - 1)) {
+          multiply_tokens<Format, kRowTiles>(count, args, tiles, tokens, token, r, row_end);
+        } else {
+          multiply_tokens<Format, 1>(count, args, tiles, tokens, token, r, row_end);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void linear_tiles(const LinearArgs& args, const QuantizedActivations& a, std::int64_t row_begin, std::int64_t row_end,
+                  std::byte* memory) {
+  const TileScratch scratch = tile_scratch(memory, args.weight.cols);
+  const std::int64_t stride = row_bytes(args.weight), groups = args.weight.cols / 32;
+  const std::int64_t panel = 16 * scratch.n_tiles;
+  with_format(args.weight.dtype, [&]<typename Format>() {
+    for (std::int64_t row = row_begin; row < row_end; row += panel) {
+      const std::int64_t end = row_end - row < panel ? row_end : row + panel;
+      for (std::int64_t r = row; r < end; r += 16) {
+        pack_tile<Format>(sixteen_rows(args.weight, stride, r), groups,
+                          scratch.tiles + (r - row) / 16 * scratch.tile_bytes);
+      }
+      multiply_panel<Format>(args, a, scratch, row, end);
+    }
+  });
+}
+
+}  // namespace kv::cpu::KV_PATH
