@@ -1,0 +1,101 @@
+import { KvasirError, ModelCacheSpec } from '@kvasir/domain';
+import type { LoadOptions, ModelDescriptor, ModelLoader, ModelRunner } from '@kvasir/domain';
+import type { KvasirAddon, RunnerHandle } from './addon.ts';
+import { numGroups, toAddonModel, toAddonOptions } from './model-to-addon.ts';
+import { NativeModelRunner } from './native-model-runner.ts';
+import { toKvasirError } from './status-error.ts';
+import { UnsettledCalls } from './unsettled-calls.ts';
+import { KV_ABI_VERSION } from './waist-constants.ts';
+
+/** Sampler state is kept for sequences that are admitted but not in this step, too: preempted, or between two chunks. */
+const SAMPLER_SLOTS_PER_SEQUENCE = 2;
+
+/** One step runs while the next waits: what hides JavaScript's time. More would only delay aborts. */
+const MAX_STEPS_IN_FLIGHT = 2;
+
+/**
+ * A ModelLoader over an addon. Any number of runners may be loaded, also at once; they share nothing.
+ * @throws KvasirError `backend-unavailable` when the addon was built against another waist
+ */
+export function createNativeModelLoader(addon: KvasirAddon): ModelLoader {
+  if (addon.abiVersion !== KV_ABI_VERSION) {
+    throw new KvasirError(
+      'backend-unavailable',
+      `the addon: expected ABI version ${KV_ABI_VERSION}, found ${addon.abiVersion}; build it again`,
+    );
+  }
+  return { load: (model, options) => load(addon, model, options) };
+}
+
+async function load(addon: KvasirAddon, model: ModelDescriptor, options: LoadOptions): Promise<ModelRunner> {
+  refuseWhenAborted(options);
+  const groups = numGroups(model);
+  if (options.numBlocks.length !== groups) {
+    throw new KvasirError(
+      'invalid-argument',
+      `numBlocks: expected one entry for each of ${groups} layer groups, found ${options.numBlocks.length}`,
+    );
+  }
+  const cacheSpec = ModelCacheSpec.fromDescriptor(model, options.kvDType);
+  const numSamplerSlots = options.maxBatchSequences * SAMPLER_SLOTS_PER_SEQUENCE;
+  const calls = new UnsettledCalls();
+  try {
+    const handle = await open(addon, model, options, numSamplerSlots, calls);
+    const backend = addon.backendInfo();
+    const runner = new NativeModelRunner(addon, handle, calls, {
+      backend: backend.name,
+      device: backend.device,
+      numericsId: addon.numericsId(handle),
+      instructionPath: addon.instructionPath(handle),
+      vocabularySize: model.vocabularySize,
+      cacheSpec,
+      numBlocks: [...options.numBlocks],
+      maxBatchTokens: options.maxBatchTokens,
+      maxBatchSequences: options.maxBatchSequences,
+      maxBlocksPerSequence: options.maxBlocksPerSequence,
+      numSamplerSlots,
+      maxStepsInFlight: MAX_STEPS_IN_FLIGHT,
+    });
+    // Loading may have been faster than the wish to cancel it.
+    if (options.signal?.aborted === true) await runner.dispose();
+    refuseWhenAborted(options);
+    return runner;
+  } catch (error) {
+    if (error instanceof KvasirError) throw error;
+    throw toKvasirError(error, 'loading');
+  }
+}
+
+async function open(
+  addon: KvasirAddon,
+  model: ModelDescriptor,
+  options: LoadOptions,
+  numSamplerSlots: number,
+  calls: UnsettledCalls,
+): Promise<RunnerHandle> {
+  let handle: RunnerHandle | null = null;
+  const opened = calls.start((ticket) => {
+    handle = addon.openRunner(
+      ticket,
+      toAddonModel(model),
+      toAddonOptions(options, numSamplerSlots),
+      calls.settle,
+      (bytesDone, bytesTotal) => options.onProgress?.(bytesDone, bytesTotal),
+    );
+  });
+  if (handle === null) throw new KvasirError('internal', 'openRunner: expected a handle, found none');
+  const opening: RunnerHandle = handle;
+  const cancel = (): void => addon.cancelOpening(opening);
+  options.signal?.addEventListener('abort', cancel);
+  try {
+    await opened;
+  } finally {
+    options.signal?.removeEventListener('abort', cancel);
+  }
+  return opening;
+}
+
+function refuseWhenAborted(options: LoadOptions): void {
+  if (options.signal?.aborted !== true) return;
+  throw new KvasirError('aborted', 'load: cancelled by its signal', { cause: options.signal.reason });
+}
