@@ -155,6 +155,10 @@ export class FakeModelRunner implements ModelRunner {
     return this.#disposal;
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
   /** Runs in call order; a failure concerns its own caller alone. */
   #enqueue<Value>(run: () => Value | Promise<Value>): Promise<Value> {
     const turn = this.#queue.then(run);

@@ -30,6 +30,9 @@ export interface ModelRunner {
 
   /** Waits for the running step, rejects queued ones with `disposed`, frees the pool. Idempotent. */
   dispose(): Promise<void>;
+
+  /** `await using runner = …` disposes it at the end of the block. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 export interface RunnerInfo {
