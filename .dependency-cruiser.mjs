@@ -64,10 +64,11 @@ export default {
   ],
   options: {
     doNotFollow: { path: 'node_modules' },
-    exclude: { path: '(/dist/|/\\.native/)' },
+    exclude: { path: '(/dist/|/\\.native/|/test/|\\.test\\.ts$)' },
     tsPreCompilationDeps: true,
     parser: 'swc',
     enhancedResolveOptions: {
+      exportsFields: ['exports'],
       conditionNames: ['kvasir-source', 'import', 'node', 'default', 'types'],
       extensions: ['.ts', '.mjs', '.js', '.d.ts'],
     },

@@ -2,9 +2,16 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { checkNativeIncludes } from './check-native-includes.mjs';
+import { drawPackages } from './draw-packages.mjs';
 import { checkSourceRules } from './check-source-rules.mjs';
 
-const problems = [...checkNativeIncludes(), ...checkSourceRules(), ...checkPackageArrows(), ...checkManifests()];
+const problems = [
+  ...checkNativeIncludes(),
+  ...checkSourceRules(),
+  ...checkPackageArrows(),
+  ...checkManifests(),
+  ...drawPackages({ check: true }),
+];
 for (const problem of problems) console.error(problem);
 console.log(problems.length === 0 ? 'boundaries: no violations' : `boundaries: ${problems.length} violations`);
 process.exit(problems.length === 0 ? 0 : 1);

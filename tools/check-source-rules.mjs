@@ -5,7 +5,7 @@ import { trackedFiles } from './tracked-files.mjs';
 const HOMES = [
   {
     pattern: /process\.env\b/,
-    home: /^(apps\/server\/src\/config\.ts|scripts\/|tools\/|experiments\/|.*(\.test\.ts|\/test\/.*|\/scripts\/.*|vitest\.config\.ts)$)/,
+    home: /^(apps\/server\/src\/config\.ts|scripts\/|tools\/|experiments\/|packages\/reference\/src\/shared-data\.ts$|.*(\.test\.ts|\/test\/.*|\/scripts\/.*|vitest\.config\.ts)$)/,
     rule: 'process.env is read in apps/server/src/config.ts only',
   },
   {
