@@ -24,10 +24,10 @@ export function createDetokenizer(tokens: TokenTexts, options: DetokenizerOption
   return {
     push(tokenId) {
       const bytes = tokens.tokenBytes(tokenId);
-      if (tokens.isSpecial(tokenId)) return skipSpecial ? '' : decoder.decode(bytes, { stream: true });
-      if (!dropsSpace || bytes.length === 0) return decoder.decode(bytes, { stream: true });
-      dropsSpace = false;
-      return decoder.decode(bytes[0] === SPACE ? bytes.subarray(1) : bytes, { stream: true });
+      if (skipSpecial && tokens.isSpecial(tokenId)) return '';
+      const isFirst = dropsSpace && bytes.length > 0;
+      if (isFirst) dropsSpace = false;
+      return decoder.decode(isFirst && bytes[0] === SPACE ? bytes.subarray(1) : bytes, { stream: true });
     },
     flush() {
       return decoder.decode();
