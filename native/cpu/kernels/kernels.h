@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "abi/kvasir_abi.h"
+#include "cpu/kernels/transformer_kernels.h"
 
 namespace kv::cpu {
 
@@ -68,6 +69,22 @@ struct KernelTable {
   void (*dequantize_row)(kv_dtype dtype, const std::byte* row, std::int64_t cols, float* out);
   void (*quantize_activations)(const QuantizeActivationsArgs& args, std::int64_t token_begin, std::int64_t token_end);
   void (*linear)(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end, std::byte* scratch);
+
+  void (*rms_norm)(const RmsNormArgs& args);
+  void (*rope)(const RopeArgs& args);
+  void (*kv_write)(const KvWriteArgs& args, std::int64_t token_begin, std::int64_t token_end);
+  void (*attention_block)(const AttentionBlockArgs& args);
+  void (*attention_merge)(const AttentionMergeArgs& args);
+  // out = output / sum over head_dim values.
+  void (*attention_finish)(const float* output, float sum, std::int32_t head_dim, float* out);
+  void (*activation)(const ActivationArgs& args);
+  // x += y over n values.
+  void (*add_to)(float* x, const float* y, std::int64_t n);
+  // In place: x * scale, then cap * tanh(x / cap) where softcap > 0.
+  void (*scale_logits)(float* logits, std::int64_t n, float scale, float softcap);
+  // One result per kLogitChunk values; NaN counts as -infinity in a maximum.
+  void (*chunk_maxima)(const float* logits, std::int64_t n, float* maxima);
+  void (*chunk_exp_sums)(const float* logits, std::int64_t n, float maximum, float scale, float* sums);
 };
 
 // The table of the named path, or of the best one for nullptr, "" and "auto". nullptr when the name is unknown or this

@@ -1,0 +1,114 @@
+// The C waist over Runner: arguments in, statuses out. Every entry is one abi_guard.
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "abi/kvasir_abi.h"
+#include "common/checks.h"
+#include "cpu/runtime/runner.h"
+
+struct kv_runner {
+  kv_runner(const kv_model* model, const kv_runner_options* options, kv_progress_callback progress, void* user)
+      : runner(model, options, progress, user) {}
+  kv::cpu::Runner runner;
+};
+
+namespace {
+
+using kv::abi_guard;
+using kv::check;
+using kv::check_struct;
+
+kv::cpu::Runner& get(kv_runner* handle) {
+  check(handle != nullptr, "runner: expected a runner, found NULL");
+  return handle->runner;
+}
+
+void copy_text(const char* text, char* out, std::uint32_t capacity) {
+  check(out != nullptr && capacity > std::strlen(text), "out: expected room for %u bytes, found %u",
+        static_cast<unsigned>(std::strlen(text) + 1), capacity);
+  std::memcpy(out, text, std::strlen(text) + 1);
+}
+
+// The processor's own name where the system tells it.
+std::string device_name() {
+  std::string name = "CPU";
+  std::ifstream processors("/proc/cpuinfo");
+  for (std::string line; std::getline(processors, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) != 0 || colon == std::string::npos) continue;
+    name = line.substr(colon + 2);
+    break;
+  }
+  return name + ", " + std::to_string(std::thread::hardware_concurrency()) + " threads";
+}
+
+}  // namespace
+
+kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error) {
+  return abi_guard(error, [&] {
+    check_struct(info, "kv_backend_info");
+    info->abi_version = KV_ABI_VERSION;
+    std::snprintf(info->name, sizeof info->name, "cpu");
+    std::snprintf(info->device, sizeof info->device, "%s", device_name().c_str());
+    std::snprintf(info->instruction_paths, sizeof info->instruction_paths, "%s",
+                  kv::cpu::available_instruction_paths());
+  });
+}
+
+kv_status kv_runner_create(const kv_model* model, const kv_runner_options* options, kv_progress_callback progress,
+                           void* user, kv_runner** runner, kv_error* error) {
+  return abi_guard(error, [&] {
+    check(runner != nullptr, "runner: expected a place for the handle, found NULL");
+    *runner = new kv_runner(model, options, progress, user);
+  });
+}
+
+void kv_runner_destroy(kv_runner* runner) { delete runner; }
+
+kv_status kv_runner_numerics_id(kv_runner* runner, char* out, uint32_t capacity, kv_error* error) {
+  return abi_guard(error, [&] { copy_text(get(runner).numerics_id(), out, capacity); });
+}
+
+kv_status kv_runner_instruction_path(kv_runner* runner, char* out, uint32_t capacity, kv_error* error) {
+  return abi_guard(error, [&] { copy_text(get(runner).instruction_path(), out, capacity); });
+}
+
+kv_status kv_runner_memory(kv_runner* runner, kv_memory* memory, kv_error* error) {
+  return abi_guard(error, [&] {
+    check_struct(memory, "kv_memory");
+    *memory = get(runner).memory();
+  });
+}
+
+kv_status kv_runner_submit(kv_runner* runner, const kv_batch* batch, kv_step_callback callback, void* user,
+                           kv_error* error) {
+  return abi_guard(error, [&] { get(runner).submit(batch, callback, user); });
+}
+
+kv_status kv_runner_block_bytes(kv_runner* runner, uint32_t group, uint64_t* bytes, kv_error* error) {
+  return abi_guard(error, [&] {
+    check(bytes != nullptr, "bytes: expected a place for the size, found NULL");
+    *bytes = get(runner).block_bytes(group);
+  });
+}
+
+kv_status kv_runner_copy_blocks(kv_runner* runner, uint32_t group, const int32_t* sources, const int32_t* destinations,
+                                const int32_t* n_tokens, uint32_t count, kv_done_callback callback, void* user,
+                                kv_error* error) {
+  return abi_guard(
+      error, [&] { get(runner).copy_blocks(group, sources, destinations, n_tokens, count, callback, user); });
+}
+
+kv_status kv_runner_read_blocks(kv_runner* runner, uint32_t group, const int32_t* blocks, uint32_t count, void* data,
+                                uint64_t bytes, kv_done_callback callback, void* user, kv_error* error) {
+  return abi_guard(error, [&] { get(runner).read_blocks(group, blocks, count, data, bytes, callback, user); });
+}
+
+kv_status kv_runner_write_blocks(kv_runner* runner, uint32_t group, const int32_t* blocks, uint32_t count,
+                                 const void* data, uint64_t bytes, kv_done_callback callback, void* user,
+                                 kv_error* error) {
+  return abi_guard(error, [&] { get(runner).write_blocks(group, blocks, count, data, bytes, callback, user); });
+}
