@@ -25,6 +25,8 @@ export interface ConfigSources {
   readonly flags: Readonly<Partial<Record<SettingName, unknown>>>;
   /** Configuration file named on the command line; null looks for `kvasir.config.json` in the working directory. */
   readonly file: string | null;
+  /** A command's own defaults, below everything a person sets. */
+  readonly defaults?: Readonly<Partial<Record<SettingName, unknown>>>;
 }
 
 /** Variables with our prefix that belong to the repository's own tests and tools, not to the program. */
@@ -45,9 +47,10 @@ export function loadConfig(
   const problems: string[] = [];
   const file = sources.file ?? environment['KVASIR_CONFIG'] ?? null;
   const layers = [
+    fromRecord(sources.defaults ?? {}),
     fromFile(file, workingDirectory, problems),
     fromEnvironment(environment, problems),
-    fromFlags(sources.flags),
+    fromRecord(sources.flags),
   ];
   const merged = new Map(layers.flatMap((layer) => [...layer]));
   const values: Partial<Record<SettingName, unknown>> = {};
@@ -90,10 +93,10 @@ interface Given {
 }
 type Layer = ReadonlyMap<SettingName, Given>;
 
-function fromFlags(flags: ConfigSources['flags']): Layer {
+function fromRecord(values: ConfigSources['flags']): Layer {
   const layer = new Map<SettingName, Given>();
   for (const name of SETTING_NAMES) {
-    if (flags[name] !== undefined) layer.set(name, { value: flags[name], source: `--${toFlag(name)}` });
+    if (values[name] !== undefined) layer.set(name, { value: values[name], source: `--${toFlag(name)}` });
   }
   return layer;
 }

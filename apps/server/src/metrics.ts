@@ -1,14 +1,13 @@
-import type { EngineStats, NarratorEvent } from '@kvasir/domain';
+import type { EngineStats } from '@kvasir/domain';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
-/** What /metrics shows. Figures of the engine are read when they are asked for, so a step costs one observation. */
+/** What /metrics shows. Figures of the engine are read when they are asked for, so a step costs nothing. */
 export class ServerMetrics {
   readonly registry = new Registry();
   readonly #requests: Counter<'route' | 'status'>;
   readonly #promptTokens: Counter;
   readonly #generatedTokens: Counter;
   readonly #firstTokenSeconds: Histogram;
-  readonly #stepSeconds: Histogram;
 
   constructor(engineStats: () => EngineStats) {
     const registers = [this.registry];
@@ -34,12 +33,6 @@ export class ServerMetrics {
       buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
       registers,
     });
-    this.#stepSeconds = new Histogram({
-      name: 'kvasir_step_seconds',
-      help: 'Device time of one engine step.',
-      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
-      registers,
-    });
     addEngineGauges(registers, engineStats);
   }
 
@@ -51,12 +44,6 @@ export class ServerMetrics {
     this.#promptTokens.inc(promptTokens);
     this.#generatedTokens.inc(generatedTokens);
     if (firstTokenMs !== null) this.#firstTokenSeconds.observe(firstTokenMs / 1000);
-  }
-
-  /** Takes the device time out of the engine's step events; ignores all others. */
-  observe(event: NarratorEvent): void {
-    const executeMs = event.facts['executeMs'];
-    if (event.name === 'step-completed' && typeof executeMs === 'number') this.#stepSeconds.observe(executeMs / 1000);
   }
 }
 

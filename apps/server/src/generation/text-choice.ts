@@ -76,7 +76,7 @@ export class TextChoice {
     if (finish === null)
       return this.#piece(
         text,
-        this.#release((token) => token.end <= this.#certainCharacters),
+        this.#release((token) => token.textOffset < this.#certainCharacters && token.end <= this.#certainCharacters),
         null,
       );
     if (finish.reason === 'error') return this.#end(text, 0, { reason: 'failed', error: finish.error });

@@ -1,0 +1,198 @@
+// The one composition root: the only file that imports tsyringe and names concrete adapters.
+import 'reflect-metadata';
+import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
+import { KvasirError } from '@kvasir/domain';
+import type { Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
+import { BatchEngine } from '@kvasir/engine';
+import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
+import { createChatTemplate, createTokenizer, type TextChatTemplate, type TextTokenizer } from '@kvasir/tokenizer';
+import type { Logger } from 'pino';
+import {
+  container as rootContainer,
+  instanceCachingFactory,
+  type DependencyContainer,
+  type InjectionToken,
+} from 'tsyringe';
+import type { Config } from './config.ts';
+import type { ServedModel } from './generation/served-model.ts';
+import { planPool } from './loading/plan-pool.ts';
+import { modelName, resolveModel } from './loading/resolve-model.ts';
+import { createLog, createNarrator } from './log.ts';
+
+/** Told of long work, so that a terminal can show it. */
+export interface ProgressHooks {
+  readonly onDownload: (progress: DownloadProgress) => void;
+  readonly onLoad: (bytesDone: number, bytesTotal: number) => void;
+}
+
+/** What one command needs of the engine; 0 and absent leave it to the configuration. */
+export interface EngineNeeds {
+  /** Size of the pool where the configuration names none. */
+  readonly poolTokens?: number;
+  readonly contextLength?: number;
+  readonly maxBatchSequences?: number;
+}
+
+export interface LoadedModel {
+  readonly engine: BatchEngine;
+  readonly runner: ModelRunner;
+  readonly contextLength: number;
+}
+
+/** Everything a command asks of one configured model, made when it is first asked for. */
+export interface Kvasir {
+  readonly log: Logger;
+  modelFile(): Promise<ModelFile>;
+  tokenizer(): Promise<TextTokenizer>;
+  /** null where the model has none. */
+  chatTemplate(): Promise<TextChatTemplate | null>;
+  /** The first call decides the pool's size. */
+  load(needs?: EngineNeeds): Promise<LoadedModel>;
+  serve(): Promise<ServedModel>;
+  /** Disposes what was made, newest first. Idempotent. */
+  dispose(): Promise<void>;
+}
+
+const LOG: InjectionToken<Logger> = Symbol('Logger');
+const CLOCK: InjectionToken<Clock> = Symbol('Clock');
+const NARRATOR: InjectionToken<Narrator> = Symbol('Narrator');
+const MODEL_LOADER: InjectionToken<ModelLoader> = Symbol('ModelLoader');
+const MODEL_FILE: InjectionToken<Promise<ModelFile>> = Symbol('ModelFile');
+const TOKENIZER: InjectionToken<Promise<TextTokenizer>> = Symbol('Tokenizer');
+const CHAT_TEMPLATE: InjectionToken<Promise<TextChatTemplate | null>> = Symbol('ChatTemplate');
+const ENGINE_NEEDS: InjectionToken<EngineNeeds> = Symbol('EngineNeeds');
+const LOADED_MODEL: InjectionToken<Promise<LoadedModel>> = Symbol('LoadedModel');
+
+type Disposer = () => Promise<void>;
+
+export function createKvasir(config: Config, hooks: ProgressHooks): Kvasir {
+  const container = rootContainer.createChildContainer();
+  const disposers: Disposer[] = [];
+  const singleton = <T>(token: InjectionToken<T>, make: (container: DependencyContainer) => T) =>
+    container.register(token, { useFactory: instanceCachingFactory(make) });
+
+  singleton(LOG, () => createLog(config.logLevel));
+  singleton(CLOCK, () => ({ now: () => performance.now() }));
+  singleton(NARRATOR, (c) => createNarrator(c.resolve(LOG)));
+  singleton(MODEL_LOADER, () => createLoader(config.backend));
+  singleton(MODEL_FILE, async () => openModel(await resolveModel(config, hooks.onDownload)));
+  singleton(TOKENIZER, async (c) => {
+    const tokenizer = await createTokenizer((await c.resolve(MODEL_FILE)).tokenizerSource);
+    disposers.push(() => tokenizer.dispose());
+    return tokenizer;
+  });
+  singleton(CHAT_TEMPLATE, async (c) => {
+    const file = await c.resolve(MODEL_FILE);
+    if (file.chatTemplates.size === 0) return null;
+    const template = await createChatTemplate(file.tokenizerSource);
+    disposers.push(() => template.dispose());
+    return template;
+  });
+  singleton(LOADED_MODEL, (c) => loadModel(c, config, hooks, disposers));
+
+  const load = (needs: EngineNeeds = {}) => {
+    if (!container.isRegistered(ENGINE_NEEDS)) container.register(ENGINE_NEEDS, { useValue: needs });
+    return container.resolve(LOADED_MODEL);
+  };
+  let disposing: Promise<void> | null = null;
+  return {
+    log: container.resolve(LOG),
+    modelFile: () => container.resolve(MODEL_FILE),
+    tokenizer: () => container.resolve(TOKENIZER),
+    chatTemplate: () => container.resolve(CHAT_TEMPLATE),
+    load,
+    serve: () => assembleServedModel(container, load, config),
+    dispose: () => (disposing ??= disposeAll(disposers)),
+  };
+}
+
+/** The loader of the backend asked for. Every backend but the CPU's comes in a package of its own. */
+function createLoader(backend: Config['backend']): ModelLoader {
+  if (backend === 'auto' || backend === 'cpu') return createCpuModelLoader();
+  throw new KvasirError(
+    'backend-unavailable',
+    `backend: expected an installed one, found ${backend}, whose package @kvasir/adapter-${backend} is not part of this version; use --backend cpu`,
+    { facts: { backend } },
+  );
+}
+
+/** What this machine's processor can run; for reports. */
+export function describeCpu(): ReturnType<typeof cpuBackendInfo> {
+  return cpuBackendInfo();
+}
+
+async function loadModel(
+  container: DependencyContainer,
+  config: Config,
+  hooks: ProgressHooks,
+  disposers: Disposer[],
+): Promise<LoadedModel> {
+  const descriptor = (await container.resolve(MODEL_FILE)).descriptor();
+  const needs = container.resolve(ENGINE_NEEDS);
+  const maxBatchSequences = needs.maxBatchSequences ?? config.maxBatchSequences;
+  const isSized = config.poolTokens > 0 || config.poolBytes > 0;
+  const plan = planPool(descriptor, {
+    kvDType: config.kvDType,
+    contextLength: config.contextLength > 0 ? config.contextLength : (needs.contextLength ?? 0),
+    poolTokens: isSized ? config.poolTokens : (needs.poolTokens ?? 0),
+    poolBytes: config.poolBytes,
+    availableBytes: process.availableMemory(),
+  });
+  const runner = await container.resolve(MODEL_LOADER).load(descriptor, {
+    numBlocks: plan.numBlocks,
+    kvDType: config.kvDType,
+    activations: config.activations,
+    maxBatchTokens: config.maxBatchTokens,
+    maxBatchSequences,
+    maxBlocksPerSequence: plan.maxBlocksPerSequence,
+    numThreads: config.threads,
+    instructionPath: config.instructionPath,
+    onProgress: hooks.onLoad,
+  });
+  disposers.push(() => runner.dispose());
+  const engine = new BatchEngine(
+    { runner, clock: container.resolve(CLOCK), narrator: container.resolve(NARRATOR) },
+    {
+      contextLength: plan.contextLength,
+      maxQueue: config.maxQueue,
+      ...(config.prefillChunkTokens > 0 ? { prefillChunkTokens: config.prefillChunkTokens } : {}),
+    },
+  );
+  disposers.push(() => engine.dispose());
+  return { engine, runner, contextLength: plan.contextLength };
+}
+
+async function assembleServedModel(
+  container: DependencyContainer,
+  load: () => Promise<LoadedModel>,
+  config: Config,
+): Promise<ServedModel> {
+  const [file, tokenizer, template, loaded] = await Promise.all([
+    container.resolve(MODEL_FILE),
+    container.resolve(TOKENIZER),
+    container.resolve(CHAT_TEMPLATE),
+    load(),
+  ]);
+  const { info } = loaded.runner;
+  return {
+    name: modelName(file.path),
+    created: Math.floor(Date.now() / 1000),
+    facts: {
+      architecture: file.architecture,
+      contextLength: loaded.contextLength,
+      vocabularySize: info.vocabularySize,
+      backend: info.backend,
+      device: info.device,
+      numericsId: `${info.numericsId}/kv-${config.kvDType}`,
+      kvDType: config.kvDType,
+    },
+    tokenizer,
+    template,
+    engine: loaded.engine,
+    stopIds: [...new Set([...tokenizer.info.stopIds, ...file.generationConfig.eosTokenIds])],
+  };
+}
+
+async function disposeAll(disposers: readonly Disposer[]): Promise<void> {
+  for (const dispose of [...disposers].reverse()) await dispose();
+}

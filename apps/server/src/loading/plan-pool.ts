@@ -1,0 +1,71 @@
+import { BLOCK_TOKENS, KvasirError, ModelCacheSpec } from '@kvasir/domain';
+import type { KvDType, ModelDescriptor } from '@kvasir/domain';
+
+/** How large the KV pool is, and how long a sequence in it may get. */
+export interface PoolPlan {
+  /** One entry a layer group. */
+  readonly numBlocks: readonly number[];
+  readonly maxBlocksPerSequence: number;
+  readonly contextLength: number;
+  readonly poolBytes: number;
+}
+
+export interface PoolWishes {
+  readonly kvDType: KvDType;
+  /** 0: what the model was made for. */
+  readonly contextLength: number;
+  /** 0: chosen here. */
+  readonly poolTokens: number;
+  /** 0: by `poolTokens`. */
+  readonly poolBytes: number;
+  /** Memory the process may still take. */
+  readonly availableBytes: number;
+}
+
+/** Of the free memory an unconfigured pool takes at most this share: weights, workspace and the page cache need some. */
+const SHARE_OF_FREE_MEMORY = 0.25;
+/** An unconfigured pool holds this many full contexts, while they are short ones. */
+const DEFAULT_CONTEXTS = 4;
+const DEFAULT_TOKENS_LIMIT = 32_768;
+
+/**
+ * Chooses the pool's size. Without wishes it holds one full context and several where they are short, within a share of
+ * the free memory; a context that does not fit is shortened to the pool.
+ * @throws KvasirError `pool-too-small` when a size was asked for that holds no block, or less than the context asked for
+ */
+export function planPool(model: ModelDescriptor, wishes: PoolWishes): PoolPlan {
+  const spec = ModelCacheSpec.fromDescriptor(model, wishes.kvDType);
+  const bytesPerBlock = spec.groups.reduce((sum, { group }) => sum + spec.bytesPerBlock(group), 0);
+  const context = wishes.contextLength > 0 ? wishes.contextLength : model.contextLength;
+  const numBlocks = chooseNumBlocks(context, bytesPerBlock, wishes);
+  const poolTokens = numBlocks * BLOCK_TOKENS;
+  if (wishes.contextLength > poolTokens) {
+    throw new KvasirError(
+      'pool-too-small',
+      `pool: expected at least one context of ${context} tokens, found ${poolTokens}; raise poolTokens or lower contextLength`,
+      { facts: { contextLength: context, poolTokens } },
+    );
+  }
+  const contextLength = Math.min(context, poolTokens);
+  return {
+    numBlocks: spec.groups.map(() => numBlocks),
+    maxBlocksPerSequence: spec.blocksForTokens(contextLength),
+    contextLength,
+    poolBytes: numBlocks * bytesPerBlock,
+  };
+}
+
+function chooseNumBlocks(contextLength: number, bytesPerBlock: number, wishes: PoolWishes): number {
+  if (wishes.poolTokens > 0) return Math.ceil(wishes.poolTokens / BLOCK_TOKENS);
+  if (wishes.poolBytes > 0) {
+    const numBlocks = Math.floor(wishes.poolBytes / bytesPerBlock);
+    if (numBlocks > 0) return numBlocks;
+    throw new KvasirError(
+      'pool-too-small',
+      `poolBytes: expected at least one block of ${bytesPerBlock} bytes, found ${wishes.poolBytes}`,
+    );
+  }
+  const tokens = Math.max(contextLength, Math.min(DEFAULT_CONTEXTS * contextLength, DEFAULT_TOKENS_LIMIT));
+  const affordable = Math.floor((wishes.availableBytes * SHARE_OF_FREE_MEMORY) / bytesPerBlock);
+  return Math.max(1, Math.min(Math.ceil(tokens / BLOCK_TOKENS), affordable));
+}

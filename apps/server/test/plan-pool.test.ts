@@ -1,0 +1,72 @@
+import type { ModelDescriptor } from '@kvasir/domain';
+import { describe, expect, it } from 'vitest';
+import { planPool, type PoolWishes } from '../src/loading/plan-pool.ts';
+
+/** 2 layers of 2 KV heads of 64: 1 KiB a token in f16, 256 KiB a block. */
+function model(contextLength: number): ModelDescriptor {
+  const layer = {
+    group: 0,
+    numHeads: 4,
+    numKvHeads: 2,
+    headDim: 64,
+    attention: { kind: 'full' },
+    rope: null,
+    softmaxScale: 0.125,
+    feedForward: { kind: 'dense', size: 256, activation: 'silu' },
+  } as const;
+  return {
+    architecture: 'llama',
+    name: 'test',
+    vocabularySize: 300,
+    hiddenSize: 256,
+    contextLength,
+    normEpsilon: 1e-5,
+    embeddingScale: 1,
+    logitScale: 1,
+    tiedEmbeddings: true,
+    layers: [layer, layer],
+    ropes: [],
+    tensors: [],
+    files: [],
+  };
+}
+
+const wishes: PoolWishes = {
+  kvDType: 'f16',
+  contextLength: 0,
+  poolTokens: 0,
+  poolBytes: 0,
+  availableBytes: 8 * 2 ** 30,
+};
+
+describe('planPool', () => {
+  it('holds four short contexts', () => {
+    expect(planPool(model(4096), wishes)).toEqual({
+      numBlocks: [64],
+      maxBlocksPerSequence: 16,
+      contextLength: 4096,
+      poolBytes: 64 * 256 * 1024,
+    });
+  });
+
+  it('holds one long context', () => {
+    expect(planPool(model(131_072), wishes)).toMatchObject({ numBlocks: [512], contextLength: 131_072 });
+  });
+
+  it('takes a quarter of the free memory at most and shortens the context to it', () => {
+    const plan = planPool(model(131_072), { ...wishes, availableBytes: 64 * 2 ** 20 });
+    expect(plan).toMatchObject({ numBlocks: [64], contextLength: 16_384, maxBlocksPerSequence: 64 });
+  });
+
+  it('rounds tokens up and bytes down to whole blocks', () => {
+    expect(planPool(model(4096), { ...wishes, poolTokens: 257 })).toMatchObject({ numBlocks: [2], contextLength: 512 });
+    expect(planPool(model(4096), { ...wishes, poolBytes: 2 ** 20 - 1 }).numBlocks).toEqual([3]);
+  });
+
+  it('refuses a pool without a block or smaller than the context asked for', () => {
+    expect(() => planPool(model(4096), { ...wishes, poolBytes: 1000 })).toThrow(/at least one block of 262144 bytes/);
+    expect(() => planPool(model(4096), { ...wishes, poolTokens: 512, contextLength: 1024 })).toThrow(
+      expect.objectContaining({ code: 'pool-too-small' }),
+    );
+  });
+});
