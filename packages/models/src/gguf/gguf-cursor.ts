@@ -61,6 +61,16 @@ export class GgufCursor {
     return this.#window.subarray(at, at + count);
   }
 
+  /** What the window shows from here on, valid until the next read; empty at its edge. */
+  visibleBytes(): Uint8Array {
+    return this.#window.subarray(Math.min(this.#position - this.#windowStart, this.#window.length));
+  }
+
+  /** Steps over bytes that `visibleBytes` showed. */
+  skip(count: number): void {
+    this.#position += count;
+  }
+
   /** Reads straight into `target`, past the window. */
   readInto(target: Uint8Array): void {
     this.require(target.length);

@@ -149,26 +149,65 @@ function readNumbers(cursor: GgufCursor, type: Exclude<TypeName, 'string' | 'arr
   return new NumberArray(raw.buffer);
 }
 
-/** Grows with what is really in the file, so that a false length costs nothing. */
 function readStrings(cursor: GgufCursor, length: number): GgufStringList {
   cursor.require(length * 8);
-  const starts = new Uint32Array(length + 1);
-  let bytes = new Uint8Array(Math.min(length * 16, cursor.remaining, MAX_ARRAY_BYTES));
-  let used = 0;
-  for (let index = 0; index < length; index++) {
+  const texts = new TextPile(length, Math.min(length * 16, cursor.remaining, MAX_ARRAY_BYTES));
+  while (texts.count < length) {
+    cursor.skip(texts.pushFrom(cursor.visibleBytes(), length - texts.count));
+    if (texts.count === length) break;
+    // The next string crosses the window's edge, or its length is wrong: the checked path finds out.
     const count = cursor.readCount('a string length', MAX_STRING_BYTES);
-    if (used + count > bytes.length) {
-      cursor.require(count);
-      if (used + count > MAX_ARRAY_BYTES) {
-        throw cursor.corrupt(`expected an array of at most ${MAX_ARRAY_BYTES} bytes of text, found more`, 8);
-      }
-      const grown = new Uint8Array(Math.min(Math.max(used + count, bytes.length * 2), MAX_ARRAY_BYTES));
-      grown.set(bytes.subarray(0, used));
-      bytes = grown;
+    cursor.require(count);
+    if (texts.used + count > MAX_ARRAY_BYTES) {
+      throw cursor.corrupt(`expected an array of at most ${MAX_ARRAY_BYTES} bytes of text, found more`, 8);
     }
-    bytes.set(cursor.peekBytes(count), used);
-    used += count;
-    starts[index + 1] = used;
+    texts.push(cursor.peekBytes(count));
   }
-  return new GgufStringList(bytes.slice(0, used), starts);
+  return texts.toList();
+}
+
+/** Strings back to back; grows with what is really in the file, so that a false length costs nothing. */
+class TextPile {
+  count = 0;
+  used = 0;
+  readonly #starts: Uint32Array;
+  #bytes: Uint8Array;
+
+  constructor(length: number, capacity: number) {
+    this.#starts = new Uint32Array(length + 1);
+    this.#bytes = new Uint8Array(capacity);
+  }
+
+  /** Takes length-prefixed strings while they lie whole in `encoded`; returns the bytes taken. */
+  pushFrom(encoded: Uint8Array, limit: number): number {
+    const view = new DataView(encoded.buffer, encoded.byteOffset, encoded.length);
+    let at = 0;
+    for (let taken = 0; taken < limit && at + 8 <= encoded.length; taken++) {
+      const end = at + 8 + view.getUint32(at, true);
+      if (view.getUint32(at + 4, true) !== 0 || end > encoded.length) break;
+      this.push(encoded, at + 8, end);
+      at = end;
+    }
+    return at;
+  }
+
+  push(source: Uint8Array, start = 0, end = source.length): void {
+    const { used } = this;
+    const next = used + end - start;
+    if (next > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(next, this.#bytes.length * 2));
+      grown.set(this.#bytes.subarray(0, used));
+      this.#bytes = grown;
+    }
+    // Tokens are a few bytes long: a loop beats making a view of each.
+    if (end - start > 64) this.#bytes.set(source.subarray(start, end), used);
+    else for (let from = start, to = used; from < end; from++, to++) this.#bytes[to] = source[from] as number;
+    this.used = next;
+    this.count += 1;
+    this.#starts[this.count] = next;
+  }
+
+  toList(): GgufStringList {
+    return new GgufStringList(this.#bytes.slice(0, this.used), this.#starts);
+  }
 }
