@@ -1,5 +1,12 @@
 import { expectedOutputs } from '@kvasir/adapter-fake';
-import { type Generation, GREEDY, KvasirError, type SamplingParams } from '@kvasir/domain';
+import {
+  type Generation,
+  type GenerationFinish,
+  GREEDY,
+  KvasirError,
+  type SamplingParams,
+  isKvasirError,
+} from '@kvasir/domain';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createFixture, drain, type EngineFixture, promptOf } from './engine-fixture.ts';
@@ -69,7 +76,7 @@ const setting = fc.record({
 class Life {
   readonly fixture: EngineFixture;
   readonly #generations: { readonly generation: Generation; readonly submission: Submission }[] = [];
-  readonly #scores: Promise<unknown>[] = [];
+  readonly #scores: Promise<string>[] = [];
   readonly #numGroups: number;
 
   constructor(fixture: EngineFixture, numGroups: number) {
@@ -84,11 +91,10 @@ class Life {
         this.#submit(next.submission);
         break;
       case 'score':
-        // Settles with NaN first, or with a failed step's error; anything else fails the property at the end.
         this.#scores.push(
           engine.score({ tokenIds: promptOf(next.numTokens, 3) }).then(
-            (logprobs) => expect(logprobs.filter((value) => Number.isNaN(value))).toHaveLength(1),
-            (error: unknown) => expect(error).toMatchObject({ code: 'out-of-memory' }),
+            (logprobs) => (logprobs.filter((value) => Number.isNaN(value)).length === 1 ? 'whole' : 'holes'),
+            (error: unknown) => (isKvasirError(error) ? error.code : 'unknown'),
           ),
         );
         break;
@@ -128,30 +134,35 @@ class Life {
     this.#generations.push({ generation, submission: wanted });
   }
 
-  /** Every generation's tokens against those it gets alone. */
-  async check(): Promise<void> {
+  /** Runs dry, then reads what everybody got and what they should have got. */
+  async endings(): Promise<readonly Ending[]> {
     await drain(this.fixture);
-    await Promise.all(this.#scores);
+    const endings: Ending[] = [];
     for (const { generation, submission: wanted } of this.#generations) {
       const tokenIds: number[] = [];
       for await (const batch of generation) tokenIds.push(...batch.tokens.map((event) => event.tokenId));
-      const finish = await generation.finished;
       const promptIds = promptOf(wanted.numPromptTokens, wanted.seed);
       const expected = expectedOutputs(promptIds, { ...wanted, numGroups: this.#numGroups });
-      const isWhole = finish.reason === 'length' || (finish.reason === 'stop' && finish.stopTokenId !== null);
-      expect(tokenIds).toEqual(isWhole ? expected : expected.slice(0, tokenIds.length));
-      expect(finish.reason === 'length').toBe(isWhole && tokenIds.length === wanted.maxTokens);
-      if (finish.reason === 'error') expect(finish.error.code).toMatch(/out-of-memory|internal/);
+      endings.push({ finish: await generation.finished, tokenIds, expected, maxTokens: wanted.maxTokens });
     }
-    const { blocks, running, waiting, stepsInFlight, failure } = this.fixture.engine.stats();
-    expect({ running, waiting, stepsInFlight, failure }).toEqual({
-      running: 0,
-      waiting: 0,
-      stepsInFlight: 0,
-      failure: null,
-    });
-    for (const pool of blocks) expect(pool).toMatchObject({ free: pool.total, used: 0, retired: 0 });
+    return endings;
   }
+
+  scores(): Promise<string[]> {
+    return Promise.all(this.#scores);
+  }
+}
+
+interface Ending {
+  readonly finish: GenerationFinish;
+  readonly tokenIds: number[];
+  readonly expected: number[];
+  readonly maxTokens: number;
+}
+
+/** Ended by itself, not by its caller or by an error. */
+function isWhole({ finish }: Ending): boolean {
+  return finish.reason === 'length' || (finish.reason === 'stop' && finish.stopTokenId !== null);
 }
 
 describe('BatchEngine under random lives', () => {
@@ -162,7 +173,23 @@ describe('BatchEngine under random lives', () => {
         const fixture = createFixture({ numBlocks, maxStepsInFlight, maxBatchSequences }, engineOptions);
         const life = new Life(fixture, numBlocks.length);
         for (const next of actions) await life.act(next);
-        await life.check();
+        for (const ending of await life.endings()) {
+          const { finish, tokenIds, expected, maxTokens } = ending;
+          expect(tokenIds).toEqual(isWhole(ending) ? expected : expected.slice(0, tokenIds.length));
+          expect(finish.reason === 'length').toBe(isWhole(ending) && tokenIds.length === maxTokens);
+          expect(['none', 'out-of-memory', 'internal']).toContain(
+            finish.reason === 'error' ? finish.error.code : 'none',
+          );
+        }
+        for (const score of await life.scores()) expect(['whole', 'out-of-memory', 'internal']).toContain(score);
+        const { blocks, running, waiting, stepsInFlight, failure } = fixture.engine.stats();
+        expect({ running, waiting, stepsInFlight, failure }).toEqual({
+          running: 0,
+          waiting: 0,
+          stepsInFlight: 0,
+          failure: null,
+        });
+        for (const pool of blocks) expect(pool).toMatchObject({ free: pool.total, used: 0, retired: 0 });
       }),
       { numRuns: 400 },
     );

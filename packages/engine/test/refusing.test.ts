@@ -1,9 +1,19 @@
-import { GREEDY } from '@kvasir/domain';
+import { GREEDY, type KvasirError, isKvasirError } from '@kvasir/domain';
 import { describe, expect, it } from 'vitest';
 import { createFixture, drain, ids, promptOf, request } from './engine-fixture.ts';
 
 const withCode = (code: string, message?: RegExp) =>
   expect.objectContaining(message === undefined ? { code } : { code, message: expect.stringMatching(message) });
+
+function refusalOf(act: () => unknown): KvasirError {
+  try {
+    act();
+  } catch (error) {
+    if (isKvasirError(error)) return error;
+    throw error;
+  }
+  throw new Error('expected a refusal, found none');
+}
 
 describe('BatchEngine refusing', () => {
   it('names every problem of a request at once', () => {
@@ -25,14 +35,10 @@ describe('BatchEngine refusing', () => {
         logprobs: 65,
       },
     });
-    try {
-      engine.submit(bad);
-      expect.unreachable();
-    } catch (error) {
-      const { facts } = error as { facts: { problems: string[] } };
-      expect(facts.problems).toHaveLength(13);
-      expect(facts.problems.join('\n')).toMatch(/stopIds\[0\]: expected a token id from 0 to 63, found 64/);
-    }
+    const refusal = refusalOf(() => engine.submit(bad));
+    expect(refusal.code).toBe('invalid-argument');
+    expect(refusal.facts.problems).toHaveLength(13);
+    expect(refusal.message).toMatch(/stopIds\[0\]: expected a token id from 0 to 63, found 64/);
   });
 
   it('refuses token ids outside the vocabulary', () => {

@@ -103,7 +103,6 @@ export class Sequence {
     this.#expect('waiting', 'admitted');
     this.#state = 'running';
     this.samplerSlot = samplerSlot;
-    this.isSamplerAdmitted = false;
   }
 
   /** A step carries its next `count` tokens. @returns whether the step samples an output of it */
