@@ -72,7 +72,10 @@ export function createKvasir(config: Config, hooks: ProgressHooks): Kvasir {
     container.register(token, { useFactory: instanceCachingFactory(make) });
 
   singleton(LOG, () => createLog(config.logLevel));
-  singleton(CLOCK, () => ({ now: () => performance.now() }));
+  singleton(CLOCK, () => ({
+    now: () => performance.now(),
+    turn: () => new Promise<void>((resolve) => setImmediate(resolve)),
+  }));
   singleton(NARRATOR, (c) => createNarrator(c.resolve(LOG)));
   singleton(MODEL_LOADER, () => createLoader(config.backend));
   singleton(MODEL_FILE, async () => openModel(await resolveModel(config, hooks.onDownload)));

@@ -31,12 +31,19 @@ const DEFAULT_TOKENS_LIMIT = 32_768;
 /**
  * Chooses the pool's size. Without wishes it holds one full context and several where they are short, within a share of
  * the free memory; a context that does not fit is shortened to the pool.
- * @throws KvasirError `pool-too-small` when a size was asked for that holds no block, or less than the context asked for
+ * @throws KvasirError `context-length-exceeded` when more is asked for than the model was made for; `pool-too-small` when a size was asked for that holds no block, or less than the context asked for
  */
 export function planPool(model: ModelDescriptor, wishes: PoolWishes): PoolPlan {
   const spec = ModelCacheSpec.fromDescriptor(model, wishes.kvDType);
   const bytesPerBlock = spec.groups.reduce((sum, { group }) => sum + spec.bytesPerBlock(group), 0);
   const context = wishes.contextLength > 0 ? wishes.contextLength : model.contextLength;
+  if (context > model.contextLength) {
+    throw new KvasirError(
+      'context-length-exceeded',
+      `context: expected at most the ${model.contextLength} tokens the model was made for, found ${context}`,
+      { facts: { contextLength: context, limit: model.contextLength } },
+    );
+  }
   const numBlocks = chooseNumBlocks(context, bytesPerBlock, wishes);
   const poolTokens = numBlocks * BLOCK_TOKENS;
   if (wishes.contextLength > poolTokens) {
