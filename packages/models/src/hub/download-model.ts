@@ -3,9 +3,10 @@ import { resolve } from 'node:path';
 import { KvasirError, isKvasirError } from '@kvasir/domain';
 import { readJsonObject } from '../files/json-file.ts';
 import { downloadFile } from './download-file.ts';
+import { withDownloadLock } from './download-lock.ts';
 import { HubClient, type HubFile } from './hub-client.ts';
 import type { HubReference } from './hub-reference.ts';
-import { ModelCache } from './model-cache.ts';
+import { ModelCache, cacheError } from './model-cache.ts';
 import { partsOf, shardsOfIndex } from './model-parts.ts';
 
 export interface DownloadOptions {
@@ -146,19 +147,22 @@ async function fetchAll(
   for (const file of missing) {
     const fileIndex = found.indexOf(file);
     const incompletePath = `${cache.prepare(file.commit, file.file)}.incomplete`;
-    bytesDownloaded += await downloadFile({
-      client,
-      reference: { ...reference, file: file.file, revision: file.commit },
-      expected: file,
-      incompletePath,
-      retries: options.retries ?? 5,
-      signal: options.signal,
-      onBytes: (bytes) => {
-        const bytesDone = bytesBefore + bytes;
-        options.onProgress?.({ file: file.file, fileIndex, numFiles: found.length, bytesDone, bytesTotal });
-      },
+    bytesDownloaded += await withDownloadLock(incompletePath, async () => {
+      const received = await downloadFile({
+        client,
+        reference: { ...reference, file: file.file, revision: file.commit },
+        expected: file,
+        incompletePath,
+        retries: options.retries ?? 5,
+        signal: options.signal,
+        onBytes: (bytes) => {
+          const bytesDone = bytesBefore + bytes;
+          options.onProgress?.({ file: file.file, fileIndex, numFiles: found.length, bytesDone, bytesTotal });
+        },
+      });
+      cache.admit(file, incompletePath);
+      return received;
     });
-    cache.admit(file, incompletePath);
     bytesBefore += file.bytes;
   }
   return bytesDownloaded;
@@ -169,12 +173,21 @@ async function expectRoom(cacheDirectory: string, missing: readonly HubFile[], c
   const first = missing[0];
   if (first === undefined) return;
   cache.prepare(first.commit, first.file);
-  const { bavail, bsize } = await statfs(cacheDirectory);
+  const free = await freeBytes(cacheDirectory);
   const needed = missing.reduce((sum, file) => sum + file.bytes - cache.incompleteBytes(file.commit, file.file), 0);
-  if (needed <= bavail * bsize) return;
+  if (needed <= free) return;
   throw new KvasirError(
     'download-failed',
-    `${cacheDirectory}: expected room for ${needed} bytes, found ${bavail * bsize}; free some or choose another cache directory`,
-    { facts: { path: cacheDirectory, bytes: needed, free: bavail * bsize } },
+    `${cacheDirectory}: expected room for ${needed} bytes, found ${free}; free some or choose another cache directory`,
+    { facts: { path: cacheDirectory, bytes: needed, free } },
   );
+}
+
+async function freeBytes(directory: string): Promise<number> {
+  try {
+    const { bavail, bsize } = await statfs(directory);
+    return bavail * bsize;
+  } catch (cause) {
+    throw cacheError(directory, cause);
+  }
 }

@@ -205,9 +205,11 @@ function withoutQuery(url: URL | string): string {
   return `${origin}${pathname}`;
 }
 
+/** `fetch` says only that it failed; the reason is the innermost cause. */
 function systemReason(error: unknown): string {
+  let reason = String(error);
   for (let cause = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
-    if ('code' in cause && typeof cause.code === 'string') return cause.code;
+    reason = 'code' in cause && typeof cause.code === 'string' ? cause.code : cause.message;
   }
-  return error instanceof Error ? error.message : String(error);
+  return reason;
 }

@@ -25,12 +25,15 @@ export function writeFiles(directory: string, files: Readonly<Record<string, Uin
   return directory;
 }
 
-export function memorySource(bytes: Uint8Array, path = 'memory.gguf'): ByteSource {
+/** @param tailBytes zeros that follow `bytes` in the file without taking memory */
+export function memorySource(bytes: Uint8Array, path = 'memory.gguf', tailBytes = 0): ByteSource {
+  const size = bytes.length + tailBytes;
   return {
     path,
-    size: bytes.length,
+    size,
     read(offset, target) {
-      if (offset + target.length > bytes.length) throw new RangeError('a parser read past the end it was told of');
+      if (offset + target.length > size) throw new RangeError('a parser read past the end it was told of');
+      target.fill(0);
       target.set(bytes.subarray(offset, offset + target.length));
     },
   };
