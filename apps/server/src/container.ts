@@ -1,11 +1,11 @@
 // The one composition root: the only file that imports tsyringe and names concrete adapters.
 import 'reflect-metadata';
 import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
-import { KvasirError } from '@kvasir/domain';
-import type { Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
+import { isKvasirError, KvasirError } from '@kvasir/domain';
+import type { ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
 import { BatchEngine } from '@kvasir/engine';
 import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
-import { createChatTemplate, createTokenizer, type TextChatTemplate, type TextTokenizer } from '@kvasir/tokenizer';
+import { createChatTemplate, createTokenizer, type TextTokenizer } from '@kvasir/tokenizer';
 import type { Logger } from 'pino';
 import {
   container as rootContainer,
@@ -44,8 +44,8 @@ export interface Kvasir {
   readonly log: Logger;
   modelFile(): Promise<ModelFile>;
   tokenizer(): Promise<TextTokenizer>;
-  /** null where the model has none. */
-  chatTemplate(): Promise<TextChatTemplate | null>;
+  /** null where the model has none; one that does not parse rejects every render with the reason. */
+  chatTemplate(): Promise<ChatTemplate | null>;
   /** The first call decides the pool's size. */
   load(needs?: EngineNeeds): Promise<LoadedModel>;
   serve(): Promise<ServedModel>;
@@ -59,7 +59,7 @@ const NARRATOR: InjectionToken<Narrator> = Symbol('Narrator');
 const MODEL_LOADER: InjectionToken<ModelLoader> = Symbol('ModelLoader');
 const MODEL_FILE: InjectionToken<Promise<ModelFile>> = Symbol('ModelFile');
 const TOKENIZER: InjectionToken<Promise<TextTokenizer>> = Symbol('Tokenizer');
-const CHAT_TEMPLATE: InjectionToken<Promise<TextChatTemplate | null>> = Symbol('ChatTemplate');
+const CHAT_TEMPLATE: InjectionToken<Promise<ChatTemplate | null>> = Symbol('ChatTemplate');
 const ENGINE_NEEDS: InjectionToken<EngineNeeds> = Symbol('EngineNeeds');
 const LOADED_MODEL: InjectionToken<Promise<LoadedModel>> = Symbol('LoadedModel');
 
@@ -68,8 +68,16 @@ type Disposer = () => Promise<void>;
 export function createKvasir(config: Config, hooks: ProgressHooks): Kvasir {
   const container = rootContainer.createChildContainer();
   const disposers: Disposer[] = [];
+  const pending: Promise<unknown>[] = [];
   const singleton = <T>(token: InjectionToken<T>, make: (container: DependencyContainer) => T) =>
     container.register(token, { useFactory: instanceCachingFactory(make) });
+
+  const later = <T>(token: InjectionToken<Promise<T>>, make: (container: DependencyContainer) => Promise<T>) =>
+    singleton(token, (c) => {
+      const made = make(c);
+      pending.push(made);
+      return made;
+    });
 
   singleton(LOG, () => createLog(config.logLevel));
   singleton(CLOCK, () => ({
@@ -78,20 +86,27 @@ export function createKvasir(config: Config, hooks: ProgressHooks): Kvasir {
   }));
   singleton(NARRATOR, (c) => createNarrator(c.resolve(LOG)));
   singleton(MODEL_LOADER, () => createLoader(config.backend));
-  singleton(MODEL_FILE, async () => openModel(await resolveModel(config, hooks.onDownload)));
-  singleton(TOKENIZER, async (c) => {
+  later(MODEL_FILE, async () => openModel(await resolveModel(config, hooks.onDownload)));
+  later(TOKENIZER, async (c) => {
     const tokenizer = await createTokenizer((await c.resolve(MODEL_FILE)).tokenizerSource);
     disposers.push(() => tokenizer.dispose());
     return tokenizer;
   });
-  singleton(CHAT_TEMPLATE, async (c) => {
+  later(CHAT_TEMPLATE, async (c) => {
     const file = await c.resolve(MODEL_FILE);
     if (file.chatTemplates.size === 0) return null;
-    const template = await createChatTemplate(file.tokenizerSource);
-    disposers.push(() => template.dispose());
-    return template;
+    try {
+      const template = await createChatTemplate(file.tokenizerSource);
+      disposers.push(() => template.dispose());
+      return template;
+    } catch (error) {
+      if (!isKvasirError(error) || error.code !== 'template-failed') throw error;
+      // Prompts without a template still work, so the model is served; a chat is told why it cannot be rendered.
+      c.resolve(LOG).warn({ code: error.code, reason: error.message }, 'chat template cannot be used');
+      return { render: () => Promise.reject(error) };
+    }
   });
-  singleton(LOADED_MODEL, (c) => loadModel(c, config, hooks, disposers));
+  later(LOADED_MODEL, (c) => loadModel(c, config, hooks, disposers));
 
   const load = (needs: EngineNeeds = {}) => {
     if (!container.isRegistered(ENGINE_NEEDS)) container.register(ENGINE_NEEDS, { useValue: needs });
@@ -105,7 +120,7 @@ export function createKvasir(config: Config, hooks: ProgressHooks): Kvasir {
     chatTemplate: () => container.resolve(CHAT_TEMPLATE),
     load,
     serve: () => assembleServedModel(container, load, config),
-    dispose: () => (disposing ??= disposeAll(disposers)),
+    dispose: () => (disposing ??= disposeAll(pending, disposers)),
   };
 }
 
@@ -196,6 +211,8 @@ async function assembleServedModel(
   };
 }
 
-async function disposeAll(disposers: readonly Disposer[]): Promise<void> {
+/** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */
+async function disposeAll(pending: readonly Promise<unknown>[], disposers: readonly Disposer[]): Promise<void> {
+  await Promise.allSettled(pending);
   for (const dispose of [...disposers].reverse()) await dispose();
 }

@@ -20,12 +20,14 @@ const PAIRS = [
   'Ġ a',
   'th e',
   'in g',
+  'h e',
   'Ġt he',
   'an d',
   'Ġ s',
   'Ġ w',
   'o u',
   'r e',
+  'n d',
   'Ġa nd',
 ];
 

@@ -32,10 +32,16 @@ export function addServeCommand(program: Command): void {
   );
 }
 
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+
 /** The first SIGINT or SIGTERM; a second one ends the process as if nobody listened. */
 function nextSignal(): Promise<string> {
   return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve(signal));
+    const listener = (signal: string) => {
+      for (const name of SIGNALS) process.off(name, listener);
+      resolve(signal);
+    };
+    for (const name of SIGNALS) process.on(name, listener);
   });
 }
 
