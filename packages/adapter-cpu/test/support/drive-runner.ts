@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { ROW_FLAGS, type ModelRunner, type StepBatch, type StepResult } from '@kvasir/domain';
 
 /** One sequence's share of a batch: consecutive tokens at consecutive positions. */
@@ -89,10 +90,9 @@ export function fragmentedBlocks(numBlocks: number, wanted: number, seed: number
   return Int32Array.from(ids.slice(0, wanted));
 }
 
-/** A 64-bit FNV-1a hash of the logits' bits: equal hashes mean equal answers. */
+/** A hash of the logits' bits: equal hashes mean equal answers. */
 export function hashOf(logits: Float32Array): string {
-  let hash = 0xcbf29ce484222325n;
-  const words = new BigUint64Array(logits.buffer, logits.byteOffset, logits.length >> 1);
-  for (const word of words) hash = BigInt.asUintN(64, (hash ^ word) * 0x100000001b3n);
-  return hash.toString(16);
+  return createHash('sha256')
+    .update(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength))
+    .digest('hex');
 }
