@@ -264,6 +264,19 @@ describe('tensors', () => {
   });
 });
 
+it('refuses floats at odd places', async () => {
+  const { config, tensors } = tinyCheckpoint('llama');
+  const directory = join(root, `${count++}`);
+  writeFiles(directory, { 'config.json': config, 'model.safetensors': safetensorsBytes(tensors, 1) });
+  const model = await openModel(directory);
+  expect(await failureOf(() => model.descriptor())).toEqual({
+    code: 'unsupported-format',
+    message: expect.stringMatching(
+      /expected BF16 at a multiple of 2 bytes, found byte \d*[13579]; save the model again/,
+    ),
+  });
+});
+
 describe('RoPE', () => {
   const frequencies = (model: ModelDescriptor) => [...(model.ropes[0]?.inverseFrequencies ?? [])];
   const scaled = (rope_scaling: object, changes: object = {}) => {

@@ -110,6 +110,7 @@ describe('readGgufHeader', () => {
     ['arrays nested too deep', rawEntry(9, ...nesting(6)), 'file-corrupt', /nested at most 3/],
     ['a million empty arrays', rawEntry(9, u32(9), u64(2n ** 20n)), 'file-corrupt', /array of arrays of at most/],
     ['an odd alignment', alignedTo(48), 'file-corrupt', /general.alignment.*power of two/],
+    ['an alignment of 4', alignedTo(4), 'file-corrupt', /general.alignment.*power of two/],
     ['an alignment of 0', alignedTo(0), 'file-corrupt', /general.alignment.*power of two/],
     ['a repeated tensor', build({ tensors: [TENSOR, TENSOR] }), 'file-corrupt', /tensor "a".*once/],
     ['rank 0', build({ tensors: [{ ...TENSOR, extents: [] }] }), 'file-corrupt', /rank from 1 to 4, found 0/],

@@ -56,6 +56,15 @@ export class TensorTable {
         { facts: { path: this.#path, tensor: name, dtype } },
       );
     }
+    // Kernels read floats as floats. Old writers of safetensors did not pad their headers.
+    const elementBytes = isPlain ? STORED_LAYOUTS[dtype].bytes : 1;
+    if (stored.offset % elementBytes !== 0) {
+      throw new KvasirError(
+        'unsupported-format',
+        `${this.#path}: tensor ${JSON.stringify(name)}: expected ${dtype.toUpperCase()} at a multiple of ${elementBytes} bytes, found byte ${stored.offset}; save the model again with a current safetensors library`,
+        { facts: { path: this.#path, tensor: name, offset: stored.offset } },
+      );
+    }
     const bytesPerRow = stored.byteLength / rows;
     let offset = stored.offset;
     for (const slice of slices) {

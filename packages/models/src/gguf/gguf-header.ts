@@ -21,6 +21,7 @@ export interface GgufHeader {
 }
 
 const DEFAULT_ALIGNMENT = 32;
+const MIN_ALIGNMENT = 8;
 const MAX_ALIGNMENT = 2 ** 20;
 /** Smallest metadata entry: key length, one letter, type, one byte. */
 const MIN_ENTRY_BYTES = 8 + 1 + 4 + 1;
@@ -82,10 +83,12 @@ function alignmentOf(cursor: GgufCursor, metadata: GgufMetadata): number {
   const isUsable =
     typeof alignment === 'number' &&
     Number.isInteger(alignment) &&
-    alignment >= 1 &&
+    alignment >= MIN_ALIGNMENT &&
     alignment <= MAX_ALIGNMENT &&
     Number.isInteger(Math.log2(alignment));
   if (isUsable) return alignment;
   cursor.part = 'metadata key "general.alignment"';
-  throw cursor.corrupt(`expected a power of two up to ${MAX_ALIGNMENT}, found ${String(alignment).slice(0, 40)}`);
+  throw cursor.corrupt(
+    `expected a power of two from ${MIN_ALIGNMENT} to ${MAX_ALIGNMENT}, found ${String(alignment).slice(0, 40)}`,
+  );
 }

@@ -7,15 +7,20 @@ export interface SafetensorsEntry {
   readonly byteLength: number;
 }
 
-/** A file of zero weights with its tensors back to back. */
-export function safetensorsBytes(entries: readonly SafetensorsEntry[]): Buffer {
+/**
+ * A file of zero weights with its tensors back to back.
+ * @param padding more spaces behind the header, to put the tensors at odd places
+ */
+export function safetensorsBytes(entries: readonly SafetensorsEntry[], padding = 0): Buffer {
   let offset = 0;
   const header: Record<string, unknown> = { __metadata__: { format: 'pt' } };
   for (const { name, dtype, shape, byteLength } of entries) {
     header[name] = { dtype, shape, data_offsets: [offset, offset + byteLength] };
     offset += byteLength;
   }
-  return safetensorsFile(JSON.stringify(header), offset);
+  const text = JSON.stringify(header);
+  // As current writers do: spaces until the tensors start at a multiple of 8.
+  return safetensorsFile(text.padEnd(Math.ceil(text.length / 8) * 8 + padding), offset);
 }
 
 /** Any header text before any number of zero bytes. */
