@@ -1,2 +1,10 @@
+export { describeChatTemplate } from './chat-template.contract.ts';
+export type { ChatTemplateHarness } from './chat-template.contract.ts';
+export { describeGenerationEngine } from './generation-engine.contract.ts';
+export type { EngineSetting, GenerationEngineHarness, OpenedEngine } from './generation-engine.contract.ts';
+export { describeModelLoader } from './model-loader.contract.ts';
+export type { ModelLoaderHarness } from './model-loader.contract.ts';
 export { describeModelRunner } from './model-runner.contract.ts';
 export type { ModelRunnerHarness } from './model-runner.contract.ts';
+export { describeTokenizer } from './tokenizer.contract.ts';
+export type { TokenizerHarness } from './tokenizer.contract.ts';
