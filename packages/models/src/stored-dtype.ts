@@ -22,6 +22,8 @@ const UNSUPPORTED_LAYOUTS = {
   iq1_m: { elements: 256, bytes: 56 },
   tq1_0: { elements: 256, bytes: 54 },
   tq2_0: { elements: 256, bytes: 66 },
+  nvfp4: { elements: 64, bytes: 36 },
+  q1_0: { elements: 128, bytes: 18 },
   bool: { elements: 1, bytes: 1 },
   u8: { elements: 1, bytes: 1 },
   i8: { elements: 1, bytes: 1 },

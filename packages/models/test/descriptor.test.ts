@@ -194,6 +194,14 @@ describe('hyperparameters', () => {
     expect([found.code, found.message]).toEqual([code, expect.stringMatching(message)]);
   });
 
+  it('lets the weights tell whether embeddings are tied where the configuration does not', async () => {
+    for (const tied of [true, false]) {
+      const checkpoint = tinyCheckpoint('qwen2', { tied });
+      const { tie_word_embeddings: _, ...rest } = checkpoint.config;
+      expect((await fromCheckpoint(rest, checkpoint.tensors)).tiedEmbeddings).toBe(tied);
+    }
+  });
+
   it('accepts a window that is not used or as long as the context', async () => {
     const qwen = tinyCheckpoint('qwen2');
     const unused = { ...qwen.config, sliding_window: 16, use_sliding_window: false };

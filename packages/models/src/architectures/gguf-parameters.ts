@@ -110,7 +110,7 @@ function readYarn(reader: ParameterReader, key: KeyOf, contextLength: number, fa
       reader.optionalCount(key('rope.scaling.original_context_length'), LIMITS.context) ?? contextLength,
     betaFast: real('yarn_beta_fast') ?? 32,
     betaSlow: real('yarn_beta_slow') ?? 1,
-    attentionFactor: (real('attn_factor') ?? real('yarn_attn_factor') ?? 1) * yarnAttentionFactor(factor),
+    attentionFactor: (real('attn_factor') ?? 1) * yarnAttentionFactor(factor),
     truncate: true,
   };
 }

@@ -4,6 +4,7 @@ import { checkHeads, checkRotaryDim, headDimOf, type DecoderParameters } from '.
 import { readRopeScaling, ropeParametersOf } from './huggingface-rope.ts';
 import { LIMITS, ParameterReader } from './parameter-reader.ts';
 import { buildRope } from './rope.ts';
+import { HUGGING_FACE_NAMES } from './tensor-names.ts';
 
 /** config.json behind the checks of ParameterReader. */
 export function readerOf(file: HuggingFaceModelFile): ParameterReader {
@@ -53,6 +54,12 @@ export function readHuggingFaceParameters(file: HuggingFaceModelFile): DecoderPa
       10_000,
     ropeScaling: scaling,
   };
+}
+
+/** Whether the embedding is also the output: as config.json says, or, where it says nothing, as the weights show. */
+export function areEmbeddingsTied(file: HuggingFaceModelFile): boolean {
+  const hasOutput = file.tensors.some(({ name }) => name === HUGGING_FACE_NAMES.model.output);
+  return readerOf(file).flag('tie_word_embeddings', !hasOutput);
 }
 
 /** Checkpoints keep the two halves of a head apart. */

@@ -3,7 +3,7 @@ import type { ModelFile } from '../model-file.ts';
 import { namedIn, type Architecture } from './architecture.ts';
 import { buildDecoder } from './decoder.ts';
 import { readGgufParameters, readGgufRope } from './gguf-parameters.ts';
-import { huggingFaceRope, readHuggingFaceParameters, readerOf } from './huggingface-parameters.ts';
+import { areEmbeddingsTied, huggingFaceRope, readHuggingFaceParameters, readerOf } from './huggingface-parameters.ts';
 import { GGUF_NAMES, HUGGING_FACE_NAMES } from './tensor-names.ts';
 
 /**
@@ -38,7 +38,7 @@ function build(file: ModelFile): ModelDescriptor {
     parameters,
     rope: huggingFaceRope(file, parameters),
     names: HUGGING_FACE_NAMES,
-    tiedEmbeddings: reader.flag('tie_word_embeddings', false),
+    tiedEmbeddings: areEmbeddingsTied(file),
     queryKeyValueBias: attentionBias,
     attentionOutputBias: attentionBias,
     feedForwardBias: reader.flag('mlp_bias', false) ? 'required' : 'absent',

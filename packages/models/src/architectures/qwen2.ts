@@ -3,7 +3,7 @@ import type { ModelFile } from '../model-file.ts';
 import { namedIn, type Architecture } from './architecture.ts';
 import { buildDecoder } from './decoder.ts';
 import { readGgufParameters, readGgufRope } from './gguf-parameters.ts';
-import { huggingFaceRope, readHuggingFaceParameters, readerOf } from './huggingface-parameters.ts';
+import { areEmbeddingsTied, huggingFaceRope, readHuggingFaceParameters } from './huggingface-parameters.ts';
 import { GGUF_NAMES, HUGGING_FACE_NAMES } from './tensor-names.ts';
 
 /** Qwen2 and Qwen2.5: Llama's layers with biases on Q, K and V. */
@@ -37,6 +37,6 @@ function build(file: ModelFile): ModelDescriptor {
     parameters,
     rope: huggingFaceRope(file, parameters),
     names: HUGGING_FACE_NAMES,
-    tiedEmbeddings: readerOf(file).flag('tie_word_embeddings', false),
+    tiedEmbeddings: areEmbeddingsTied(file),
   });
 }

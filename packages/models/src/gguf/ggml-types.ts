@@ -38,6 +38,8 @@ export const GGML_TYPES: ReadonlyMap<number, TensorDType | UnsupportedDType> = n
   [34, 'tq1_0'],
   [35, 'tq2_0'],
   [39, 'mxfp4'],
+  [40, 'nvfp4'],
+  [41, 'q1_0'],
 ]);
 
 /** For messages. */
