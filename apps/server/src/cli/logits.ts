@@ -4,7 +4,7 @@ import type { Kvasir } from '../container.ts';
 import { addSettings, LOADING_SETTINGS, readConfig, toInteger, withKvasir } from './command.ts';
 import type { Progress } from './progress.ts';
 import { SafetensorsWriter, type TensorPlan } from './safetensors-writer.ts';
-import { readBytes } from './tokenize.ts';
+import { readBytes } from './input.ts';
 
 interface LogitsOptions {
   readonly ids: string;

@@ -4,7 +4,7 @@ import type { GenerationEngine } from '@kvasir/domain';
 import type { Kvasir } from '../container.ts';
 import { addSettings, LOADING_SETTINGS, readConfig, toInteger, UsageError, withKvasir } from './command.ts';
 import type { Progress } from './progress.ts';
-import { readText } from './tokenize.ts';
+import { readText } from './input.ts';
 
 interface PerplexityOptions {
   readonly textFile: string;

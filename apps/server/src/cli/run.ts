@@ -4,7 +4,7 @@ import { encodeConversation, encodeText } from '../generation/encode-prompt.ts';
 import type { ServedModel } from '../generation/served-model.ts';
 import { chooseSeed, startGeneration } from '../generation/start-generation.ts';
 import { addSettings, LOADING_SETTINGS, readConfig, toInteger, UsageError, withKvasir } from './command.ts';
-import { readText } from './tokenize.ts';
+import { readText } from './input.ts';
 
 interface RunOptions {
   readonly maxTokens?: string;

@@ -1,7 +1,7 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { KvasirError } from '@kvasir/domain';
 import { addSettings, FILE_SETTINGS, readConfig, withKvasir } from './command.ts';
+import { readText } from './input.ts';
 
 interface TokenizeOptions {
   readonly textFile: string;
@@ -28,28 +28,4 @@ export function addTokenizeCommand(program: Command): void {
       else await writeFile(options.out, json);
     });
   });
-}
-
-/** @throws KvasirError `file-not-found`, `file-unreadable`, `file-foreign` when it is no UTF-8 */
-export async function readText(file: string): Promise<string> {
-  const bytes = await readBytes(file);
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (cause) {
-    throw new KvasirError('file-foreign', `${file}: expected UTF-8 text, found other bytes`, { cause });
-  }
-}
-
-/** @throws KvasirError `file-not-found`, `file-unreadable` */
-export async function readBytes(file: string): Promise<Uint8Array> {
-  try {
-    return await readFile(file === '-' ? '/dev/stdin' : file);
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code;
-    throw new KvasirError(
-      code === 'ENOENT' ? 'file-not-found' : 'file-unreadable',
-      `${file}: expected a readable file, found ${code ?? String(cause)}`,
-      { cause },
-    );
-  }
 }

@@ -66,7 +66,7 @@ describe('a server process', () => {
     const controller = new AbortController();
     const streams = await Promise.all(
       [0, 1].map(async (index) => {
-        if (index === 1) while ((await server.health()).running === 0);
+        if (index === 1) await server.busy();
         return client.completions.create(endless, { signal: controller.signal });
       }),
     );

@@ -143,7 +143,7 @@ describe('the official client', () => {
       ...untilLimit(5),
       logit_bias: { '33': 100 },
     });
-    expect(answer.choices[0]?.text).toBe(String.fromCharCode(66).repeat(5));
+    expect(answer.choices[0]?.text).toBe('!!!!!');
   });
 
   it('ends a generation whose stream is left', async () => {
@@ -163,7 +163,7 @@ describe('the official client', () => {
       { ...ask('Go on.'), ...untilLimit(4000) },
       { signal: controller.signal },
     );
-    while ((await server.health()).running === 0);
+    await server.busy();
     controller.abort();
     await expect(answer).rejects.toThrow(OpenAI.APIUserAbortError);
     const after = await server.idle();

@@ -109,6 +109,15 @@ export class ServerProcess {
     }
   }
 
+  /** Waits until the engine runs something. */
+  async busy(): Promise<Health> {
+    for (let asked = 0; asked < 1000; asked += 1) {
+      const health = await this.health();
+      if (health.running > 0) return health;
+    }
+    throw new Error('expected the engine to run something, found it idle after 1000 questions');
+  }
+
   async stop(): Promise<void> {
     this.signal('SIGTERM');
     await this.exited;
