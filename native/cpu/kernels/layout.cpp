@@ -46,7 +46,7 @@ std::int64_t tile_bytes(std::int64_t cols) { return (cols + 63) / 64 * (1024 + 4
 
 std::int64_t panel_tiles(std::int64_t cols) {
   const std::int64_t fit = kPanelBytes / tile_bytes(cols);
-  return fit < 2 ? 2 : fit / 2 * 2;
+  return fit < 2 ? 2 : fit > kMaxPanelTiles ? kMaxPanelTiles : fit / 2 * 2;
 }
 
 }  // namespace
@@ -60,9 +60,31 @@ TileScratch tile_scratch(std::byte* memory, std::int64_t cols) {
   return scratch;
 }
 
+namespace {
+
+// A panel of float32 rows takes half of a 1 MB L2; its rows are padded by a line so that they spread over the sets.
+constexpr std::int64_t kFloatPanelBytes = 480 * 1024;
+
+std::int64_t float_row_stride(std::int64_t cols) { return round_up(4 * cols, 64) + 64; }
+
+std::int64_t float_panel_rows(std::int64_t cols) {
+  const std::int64_t fit = kFloatPanelBytes / float_row_stride(cols);
+  return fit < 4 ? 4 : fit > 32 ? 32 : fit / 4 * 4;
+}
+
+std::int64_t float_sums_bytes(std::int64_t cols) { return float_panel_rows(cols) * kMaxFloatTokens * 64; }
+
+}  // namespace
+
+FloatScratch float_scratch(std::byte* memory, std::int64_t cols) {
+  return {reinterpret_cast<float*>(memory), memory + float_sums_bytes(cols), float_row_stride(cols),
+          float_panel_rows(cols)};
+}
+
 std::int64_t linear_scratch_bytes(const WeightMatrix& weight) {
-  const std::int64_t quantized = correction_bytes(weight.cols) + panel_tiles(weight.cols) * tile_bytes(weight.cols);
-  const std::int64_t floats = kFloatRows * 4 * round_up(weight.cols, 16);
+  const std::int64_t cols = weight.cols;
+  const std::int64_t quantized = correction_bytes(cols) + panel_tiles(cols) * tile_bytes(cols);
+  const std::int64_t floats = float_sums_bytes(cols) + float_panel_rows(cols) * float_row_stride(cols);
   return round_up(quantized > floats ? quantized : floats, 64);
 }
 

@@ -1,5 +1,9 @@
-// linear_float: float activations. 16 lanes per output over ascending columns, then sum_tree; weights are converted to
-// float32 exactly, on the fly for few tokens and once per tile of rows into scratch for many.
+// linear_float: float activations. 16 lanes per output over ascending columns, then sum_tree.
+//
+// One token, or few: weights are converted to float32 where they are loaded. Many: a panel of rows is converted into
+// scratch once, and tiles of 4 rows x kTokens tokens pass over it in blocks of columns short enough for the first-level
+// cache; the tiles' 16-lane sums wait in scratch between blocks, so their chains stay whole.
+//   scratch   sums (panel rows / 4, kTokens, 4, 16), then panel (panel rows, cols padded to 16) float32
 #include "cpu/kernels/linear_parts.h"
 #include "cpu/kernels/linear_scratch.h"
 #include "cpu/kernels/path_kernels.h"
@@ -14,7 +18,10 @@ constexpr int kTokens = 6;  // 4 rows x 6 tokens: 24 accumulators of 32 register
 #else
 constexpr int kTokens = 2;
 #endif
-constexpr int kRows = static_cast<int>(kFloatRows);
+static_assert(kTokens <= kMaxFloatTokens);
+constexpr int kRows = 4;
+// Columns of one pass: 6 tokens x 384 x 4 bytes stay in a 32 KB cache beside the sums while the panel streams by.
+constexpr std::int64_t kBlockColumns = 384;
 
 struct LoadF32 {
   static constexpr std::int64_t kBytes = 4;
@@ -32,92 +39,147 @@ struct LoadBf16 {
   static f32x16 first(const std::byte* p, int n) { return load_first_bf16(p, n); }
 };
 
-// rows x tokens outputs, row i at w + i * stride.
+// Some rows of the weight and where their converted or stored form lies.
+struct Rows {
+  const std::byte* data;
+  std::int64_t stride;  // bytes
+  std::int64_t first;   // row of the weight
+};
+
+// Adds columns [begin, end) to acc[row][token].
 template <typename Load, int rows, int tokens>
-void multiply_tile(const std::byte* w, std::int64_t stride, const LinearArgs& args, std::int64_t row,
-                   std::int64_t token) {
-  const std::int64_t cols = args.weight.cols;
-  const float* x = args.x + token * args.ldx;
+inline void add_columns(const Rows& w, const float* x, std::int64_t ldx, std::int64_t begin, std::int64_t end,
+                        f32x16 (*acc)[tokens]) {
+  std::int64_t c = begin;
+  for (; c + 16 <= end; c += 16) {
+    f32x16 xs[tokens];
+    for (int t = 0; t < tokens; ++t) xs[t] = load(x + t * ldx + c);
+    for (int i = 0; i < rows; ++i) {
+      const f32x16 weight = Load::whole(w.data + i * w.stride + c * Load::kBytes);
+      for (int t = 0; t < tokens; ++t) acc[i][t] = fma(weight, xs[t], acc[i][t]);
+    }
+  }
+  const int rest = static_cast<int>(end - c);
+  if (rest == 0) return;
+  const mask16 present = first_lanes(rest);
+  for (int i = 0; i < rows; ++i) {
+    const f32x16 weight = Load::first(w.data + i * w.stride + c * Load::kBytes, rest);
+    for (int t = 0; t < tokens; ++t) {
+      const f32x16 sum = fma(weight, load_first(x + t * ldx + c, rest), acc[i][t]);
+      acc[i][t] = select(present, sum, acc[i][t]);
+    }
+  }
+}
+
+template <int rows, int tokens>
+inline void finish(const LinearArgs& args, std::int64_t row, std::int64_t token, const f32x16 (*acc)[tokens]) {
+  for (int t = 0; t < tokens; ++t) {
+    float* y = args.y + (token + t) * args.ldy + row;
+    float sums[kRows];
+    if constexpr (rows == kRows) {
+      const f32x16 column[4] = {acc[0][t], acc[1][t], acc[2][t], acc[3][t]};
+      store_sums4(sums, column);
+    } else {
+      for (int i = 0; i < rows; ++i) sums[i] = sum_tree(acc[i][t]);
+    }
+    for (int i = 0; i < rows; ++i) y[i] = args.bias != nullptr ? sums[i] + args.bias[row + i] : sums[i];
+  }
+}
+
+// All columns of a tile at once.
+template <typename Load, int rows, int tokens>
+void multiply_tile(const LinearArgs& args, const Rows& w, std::int64_t token) {
   f32x16 acc[rows][tokens];
   for (int i = 0; i < rows; ++i) {
     for (int t = 0; t < tokens; ++t) acc[i][t] = zero();
   }
-  std::int64_t c = 0;
-  for (; c + 16 <= cols; c += 16) {
-    f32x16 xs[tokens];
-    for (int t = 0; t < tokens; ++t) xs[t] = load(x + t * args.ldx + c);
-    for (int i = 0; i < rows; ++i) {
-      const f32x16 weight = Load::whole(w + i * stride + c * Load::kBytes);
-      for (int t = 0; t < tokens; ++t) acc[i][t] = fma(weight, xs[t], acc[i][t]);
-    }
+  add_columns<Load, rows, tokens>(w, args.x + token * args.ldx, args.ldx, 0, args.weight.cols, acc);
+  finish<rows, tokens>(args, w.first, token, acc);
+}
+
+// One block of columns of a tile, its sums kept at `sums` in between.
+template <int rows, int tokens>
+void multiply_block(const LinearArgs& args, const Rows& w, std::int64_t token, std::int64_t begin, std::int64_t end,
+                    float* sums) {
+  f32x16 acc[rows][tokens];
+  for (int i = 0; i < rows; ++i) {
+    for (int t = 0; t < tokens; ++t) acc[i][t] = begin == 0 ? zero() : load(sums + (i * tokens + t) * 16);
   }
-  const int rest = static_cast<int>(cols - c);
-  if (rest > 0) {
-    const mask16 present = first_lanes(rest);
-    for (int i = 0; i < rows; ++i) {
-      const f32x16 weight = Load::first(w + i * stride + c * Load::kBytes, rest);
-      for (int t = 0; t < tokens; ++t) {
-        const f32x16 sum = fma(weight, load_first(x + t * args.ldx + c, rest), acc[i][t]);
-        acc[i][t] = select(present, sum, acc[i][t]);
-      }
-    }
-  }
-  for (int t = 0; t < tokens; ++t) {
-    for (int i = 0; i < rows; ++i) {
-      const float sum = sum_tree(acc[i][t]);
-      args.y[(token + t) * args.ldy + row + i] = args.bias != nullptr ? sum + args.bias[row + i] : sum;
-    }
+  add_columns<LoadF32, rows, tokens>(w, args.x + token * args.ldx, args.ldx, begin, end, acc);
+  if (end == args.weight.cols) return finish<rows, tokens>(args, w.first, token, acc);
+  for (int i = 0; i < rows; ++i) {
+    for (int t = 0; t < tokens; ++t) store(sums + (i * tokens + t) * 16, acc[i][t]);
   }
 }
 
-template <typename Load, int rows, int tokens = kTokens>
-void multiply_tokens(int count, const std::byte* w, std::int64_t stride, const LinearArgs& args, std::int64_t row,
-                     std::int64_t token) {
-  if (count == tokens) return multiply_tile<Load, rows, tokens>(w, stride, args, row, token);
-  if constexpr (tokens > 1) multiply_tokens<Load, rows, tokens - 1>(count, w, stride, args, row, token);
+// Calls f.template operator()<n>() with n = count, 1 <= count <= most.
+template <int most, typename Function>
+void with_count(int count, Function f) {
+  if (count == most) return f.template operator()<most>();
+  if constexpr (most > 1) with_count<most - 1>(count, f);
 }
 
-template <typename Load>
-void multiply_rows(int rows, const std::byte* w, std::int64_t stride, const LinearArgs& args, std::int64_t row) {
-  const std::int64_t n_tiles = (args.tokens + kTokens - 1) / kTokens;
-  for (std::int64_t i = 0; i < n_tiles; ++i) {
-    const std::int64_t token = i * args.tokens / n_tiles;
-    const int count = static_cast<int>((i + 1) * args.tokens / n_tiles - token);
-    if (rows == kRows) {
-      multiply_tokens<Load, kRows>(count, w, stride, args, row, token);
-    } else {
-      for (int r = 0; r < rows; ++r) multiply_tokens<Load, 1>(count, w + r * stride, stride, args, row + r, token);
-    }
-  }
-}
-
+// Weights as stored, converted on the fly.
 template <typename Load>
 void multiply_stored(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end) {
   const std::int64_t stride = row_bytes(args.weight);
   for (std::int64_t r = row_begin; r < row_end; r += kRows) {
     const int rows = static_cast<int>(row_end - r < kRows ? row_end - r : kRows);
-    multiply_rows<Load>(rows, args.weight.data + r * stride, stride, args, r);
+    const Rows w{args.weight.data + r * stride, stride, r};
+    for (std::int64_t token = 0; token < args.tokens; token += kTokens) {
+      const int tokens = static_cast<int>(args.tokens - token < kTokens ? args.tokens - token : kTokens);
+      with_count<kTokens>(tokens, [&]<int n>() {
+        if (rows == kRows) return multiply_tile<Load, kRows, n>(args, w, token);
+        for (int i = 0; i < rows; ++i) {
+          multiply_tile<Load, 1, n>(args, {w.data + i * stride, stride, r + i}, token);
+        }
+      });
+    }
   }
 }
 
-void multiply_converted(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end, std::byte* scratch) {
-  const std::int64_t cols = args.weight.cols, stored = row_bytes(args.weight);
-  const std::int64_t stride = (cols + 15) / 16 * 64;
-  for (std::int64_t r = row_begin; r < row_end; r += kRows) {
-    const int rows = static_cast<int>(row_end - r < kRows ? row_end - r : kRows);
-    for (int i = 0; i < rows; ++i) {
-      dequantize_row(args.weight.dtype, args.weight.data + (r + i) * stored, cols,
-                     reinterpret_cast<float*>(scratch + i * stride));
+// All tokens against a panel of converted rows.
+void multiply_panel(const LinearArgs& args, const Rows& panel, int rows, float* sums) {
+  const std::int64_t cols = args.weight.cols;
+  const std::int64_t n_tiles = (args.tokens + kTokens - 1) / kTokens;
+  for (std::int64_t tile = 0; tile < n_tiles; ++tile) {  // of nearly equal size: 8 tokens are 4 + 4, not 6 + 2
+    const std::int64_t token = tile * args.tokens / n_tiles;
+    const int tokens = static_cast<int>((tile + 1) * args.tokens / n_tiles - token);
+    for (std::int64_t begin = 0; begin < cols; begin += kBlockColumns) {
+      const std::int64_t end = begin + kBlockColumns < cols ? begin + kBlockColumns : cols;
+      with_count<kTokens>(tokens, [&]<int n>() {
+        int i = 0;
+        for (; i + kRows <= rows; i += kRows) {
+          const Rows w{panel.data + i * panel.stride, panel.stride, panel.first + i};
+          multiply_block<kRows, n>(args, w, token, begin, end, sums + i * n * 16);
+        }
+        for (; i < rows; ++i) {
+          const Rows w{panel.data + i * panel.stride, panel.stride, panel.first + i};
+          multiply_block<1, n>(args, w, token, begin, end, sums + i * n * 16);
+        }
+      });
     }
-    multiply_rows<LoadF32>(rows, scratch, stride, args, r);
+  }
+}
+
+void multiply_converted(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end, std::byte* memory) {
+  const FloatScratch scratch = float_scratch(memory, args.weight.cols);
+  const std::int64_t stored = row_bytes(args.weight);
+  for (std::int64_t r = row_begin; r < row_end; r += scratch.panel_rows) {
+    const int rows = static_cast<int>(row_end - r < scratch.panel_rows ? row_end - r : scratch.panel_rows);
+    for (int i = 0; i < rows; ++i) {
+      dequantize_row(args.weight.dtype, args.weight.data + (r + i) * stored, args.weight.cols,
+                     reinterpret_cast<float*>(scratch.panel + i * scratch.row_stride));
+    }
+    multiply_panel(args, {scratch.panel, scratch.row_stride, r}, rows, scratch.sums);
   }
 }
 
 }  // namespace
 
 void linear_float(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end, std::byte* scratch) {
-  const bool few_tokens = args.tokens <= kTokens;
-  if (args.weight.dtype == KV_F32) return multiply_stored<LoadF32>(args, row_begin, row_end);
+  const bool few_tokens = args.tokens <= 4;
+  if (args.weight.dtype == KV_F32 && few_tokens) return multiply_stored<LoadF32>(args, row_begin, row_end);
   if (args.weight.dtype == KV_F16 && few_tokens) return multiply_stored<LoadF16>(args, row_begin, row_end);
   if (args.weight.dtype == KV_BF16 && few_tokens) return multiply_stored<LoadBf16>(args, row_begin, row_end);
   multiply_converted(args, row_begin, row_end, scratch);

@@ -22,19 +22,17 @@ constexpr int kRowTiles = 1, kTokens = 4;
 #endif
 
 struct Tile {
-  const std::uint8_t* codes;
-  const float* scales;
-  const float* minima;
+  std::byte* codes;
+  float* scales;
+  float* minima;
+  SixteenRows rows;
+  std::int64_t row;  // the weight's row that rows.first_lane holds
 };
 
-template <typename Format>
-Tile tile_at(std::byte* memory, std::int64_t groups) {
+Tile make_tile(std::byte* memory, std::int64_t groups, const SixteenRows& rows, std::int64_t row) {
   const std::int64_t pairs = (groups + 1) / 2;
-  Tile tile;
-  tile.codes = reinterpret_cast<const std::uint8_t*>(memory);
-  tile.scales = reinterpret_cast<const float*>(memory + pairs * 1024);
-  tile.minima = tile.scales + 16 * 2 * pairs;
-  return tile;
+  float* scales = reinterpret_cast<float*>(memory + pairs * 1024);
+  return {memory, scales, scales + 16 * 2 * pairs, rows, row};
 }
 
 // ------------------------------------------------------------------------------------------------------------ packing
@@ -42,17 +40,15 @@ Tile tile_at(std::byte* memory, std::int64_t groups) {
 template <typename Format, int pair>
 inline void pack_pair(const SixteenRows& rows, std::int64_t span, int second, std::byte* codes) {
   u8x64 v[16];
-  for (int r = 0; r < 16; ++r) v[r] = Format::template codes<pair>(rows.row[r], span, second);
+  for (int r = 0; r < 16; ++r) v[r] = Format::template codes<pair>(rows.row(r), span, second);
   transpose16(v);
   std::byte* to = codes + (span * Format::kPairs + pair) * 1024;
   for (int w = 0; w < 16; ++w) store64(to + 64 * w, v[w]);
 }
 
 template <typename Format>
-void pack_tile(const SixteenRows& rows, std::int64_t groups, std::byte* memory) {
-  const Tile tile = tile_at<Format>(memory, groups);
-  float* scales = const_cast<float*>(tile.scales);
-  float* minima = const_cast<float*>(tile.minima);
+void pack_tile(const Tile& tile, std::int64_t groups) {
+  const SixteenRows& rows = tile.rows;
   constexpr int per_span = Format::kPairs * (Format::kKind == ScaleKind::halves ? 4 : 2);
   const std::int64_t spans = (groups + 2 * Format::kPairs - 1) / (2 * Format::kPairs);
   for (std::int64_t span = 0; span < spans; ++span) {
@@ -61,14 +57,14 @@ void pack_tile(const SixteenRows& rows, std::int64_t groups, std::byte* memory) 
     f32x16 s[16], m[8];
     Format::scales(rows, span, second, s, m);
     for (int i = 0; i < count; ++i) {
-      store(scales + (span * per_span + i) * 16, s[i]);
-      if constexpr (Format::kKind == ScaleKind::minimum) store(minima + (span * per_span + i) * 16, m[i]);
+      store(tile.scales + (span * per_span + i) * 16, s[i]);
+      if constexpr (Format::kKind == ScaleKind::minimum) store(tile.minima + (span * per_span + i) * 16, m[i]);
     }
-    pack_pair<Format, 0>(rows, span, second, memory);
+    pack_pair<Format, 0>(rows, span, second, tile.codes);
     if constexpr (Format::kPairs == 4) {
-      pack_pair<Format, 1>(rows, span, second, memory);
-      pack_pair<Format, 2>(rows, span, second, memory);
-      pack_pair<Format, 3>(rows, span, second, memory);
+      pack_pair<Format, 1>(rows, span, second, tile.codes);
+      pack_pair<Format, 2>(rows, span, second, tile.codes);
+      pack_pair<Format, 3>(rows, span, second, tile.codes);
     }
   }
 }
@@ -125,10 +121,9 @@ inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group,
   }
 }
 
-// y of `tokens` tokens and row_tiles * 16 rows from row; rows past row_end are not stored.
+// y of `tokens` tokens and the rows of `row_tiles` tiles.
 template <typename Format, int row_tiles, int tokens>
-void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
-                   std::int64_t row, std::int64_t row_end) {
+void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token) {
   const std::int64_t groups = args.weight.cols / 32;
   f32x16 acc[row_tiles][tokens];
   for (int i = 0; i < row_tiles; ++i) {
@@ -143,21 +138,17 @@ void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a
     }
   }
   for (int i = 0; i < row_tiles; ++i) {
-    const std::int64_t r = row + 16 * i;
-    const int count = static_cast<int>(row_end - r < 16 ? row_end - r : 16);
-    const f32x16 bias = args.bias != nullptr ? load_first(args.bias + r, count) : zero();
+    const float* bias = args.bias != nullptr ? args.bias + tiles[i].row : nullptr;
     for (int t = 0; t < tokens; ++t) {
-      const f32x16 y = args.bias != nullptr ? acc[i][t] + bias : acc[i][t];
-      store_first(args.y + (token + t) * args.ldy + r, y, count);
+      store_rows(tiles[i].rows, acc[i][t], bias, args.y + (token + t) * args.ldy + tiles[i].row);
     }
   }
 }
 
 template <typename Format, int row_tiles, int tokens = kTokens>
-void multiply_tokens(int count, const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
-                     std::int64_t row, std::int64_t row_end) {
-  if (count == tokens) return multiply_tile<Format, row_tiles, tokens>(args, tiles, a, token, row, row_end);
-  if constexpr (tokens > 1) multiply_tokens<Format, row_tiles, tokens - 1>(count, args, tiles, a, token, row, row_end);
+void multiply_tokens(int count, const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token) {
+  if (count == tokens) return multiply_tile<Format, row_tiles, tokens>(args, tiles, a, token);
+  if constexpr (tokens > 1) multiply_tokens<Format, row_tiles, tokens - 1>(count, args, tiles, a, token);
 }
 
 // corrections[t][half][g] = -z * (sum of that half's codes), for `tokens` tokens from `token`.
@@ -181,35 +172,28 @@ void fill_corrections(const QuantizedActivations& a, std::int64_t token, std::in
 }
 
 template <typename Format>
-void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, const TileScratch& scratch,
-                    std::int64_t row, std::int64_t row_end) {
+void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, std::int32_t* corrections,
+                    const Tile* tiles, int n_tiles) {
   constexpr std::int64_t halves = Format::kKind == ScaleKind::halves ? 2 : 1;
-  const std::int64_t groups = args.weight.cols / 32;
   for (std::int64_t block = 0; block < args.tokens; block += kCorrectionTokens) {
     const std::int64_t block_tokens = args.tokens - block < kCorrectionTokens ? args.tokens - block : kCorrectionTokens;
-    if constexpr (Format::kZero != 0) fill_corrections<Format>(a, block, block_tokens, scratch.corrections);
-    const std::int64_t n_tiles = (block_tokens + kTokens - 1) / kTokens;
-    for (std::int64_t i = 0; i < n_tiles; ++i) {  // tiles of nearly equal size: 8 tokens are 4 + 4, not 6 + 2
-      const std::int64_t begin = i * block_tokens / n_tiles, end = (i + 1) * block_tokens / n_tiles;
+    if constexpr (Format::kZero != 0) fill_corrections<Format>(a, block, block_tokens, corrections);
+    const std::int64_t n_token_tiles = (block_tokens + kTokens - 1) / kTokens;
+    for (std::int64_t i = 0; i < n_token_tiles; ++i) {  // of nearly equal size: 8 tokens are 4 + 4, not 6 + 2
+      const std::int64_t begin = i * block_tokens / n_token_tiles, end = (i + 1) * block_tokens / n_token_tiles;
       const std::int64_t token = block + begin;
       const TokenTile tokens{a.codes + token * a.code_stride,
                              a.code_stride,
                              a.scales + token * a.group_stride,
                              a.scaled_sums + token * a.group_stride,
-                             scratch.corrections + begin * halves * a.group_stride,
+                             corrections + begin * halves * a.group_stride,
                              a.group_stride};
       const int count = static_cast<int>(end - begin);
-      for (std::int64_t r = row; r < row_end; r += 16 * kRowTiles) {
-        Tile tiles[kRowTiles];
-        for (int k = 0; k < kRowTiles; ++k) {
-          tiles[k] = tile_at<Format>(scratch.tiles + ((r - row) / 16 + k) * scratch.tile_bytes, groups);
-        }
-        if (row_end - r > 16 * (kRowTiles - 1)) {
-          multiply_tokens<Format, kRowTiles>(count, args, tiles, tokens, token, r, row_end);
-        } else {
-          multiply_tokens<Format, 1>(count, args, tiles, tokens, token, r, row_end);
-        }
+      int k = 0;
+      for (; k + kRowTiles <= n_tiles; k += kRowTiles) {
+        multiply_tokens<Format, kRowTiles>(count, args, tiles + k, tokens, token);
       }
+      for (; k < n_tiles; ++k) multiply_tokens<Format, 1>(count, args, tiles + k, tokens, token);
     }
   }
 }
@@ -220,15 +204,17 @@ void linear_tiles(const LinearArgs& args, const QuantizedActivations& a, std::in
                   std::byte* memory) {
   const TileScratch scratch = tile_scratch(memory, args.weight.cols);
   const std::int64_t stride = row_bytes(args.weight), groups = args.weight.cols / 32;
-  const std::int64_t panel = 16 * scratch.n_tiles;
   with_format(args.weight.dtype, [&]<typename Format>() {
-    for (std::int64_t row = row_begin; row < row_end; row += panel) {
-      const std::int64_t end = row_end - row < panel ? row_end : row + panel;
-      for (std::int64_t r = row; r < end; r += 16) {
-        pack_tile<Format>(sixteen_rows(args.weight, stride, r), groups,
-                          scratch.tiles + (r - row) / 16 * scratch.tile_bytes);
+    for (std::int64_t row = row_begin; row < row_end;) {
+      Tile tiles[kMaxPanelTiles];
+      int n_tiles = 0;
+      for (; n_tiles < scratch.n_tiles && row < row_end; ++n_tiles) {
+        const SixteenRows rows = sixteen_rows(args.weight, stride, row, row_end);
+        tiles[n_tiles] = make_tile(scratch.tiles + n_tiles * scratch.tile_bytes, groups, rows, row);
+        pack_tile<Format>(tiles[n_tiles], groups);
+        row += rows.count;
       }
-      multiply_panel<Format>(args, a, scratch, row, end);
+      multiply_panel<Format>(args, a, scratch.corrections, tiles, n_tiles);
     }
   });
 }

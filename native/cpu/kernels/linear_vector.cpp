@@ -47,7 +47,7 @@ inline void multiply_pair(const SixteenRows& rows, const QuantizedActivations& a
   const u8x64 codes = load64(a.codes + 64 * at);
   i32x16 d[16];
   for (int r = 0; r < 16; ++r) {
-    d[r] = Format::dot(splat_i32(0), Format::template codes<pair>(rows.row[r], span, second), codes);
+    d[r] = Format::dot(splat_i32(0), Format::template codes<pair>(rows.row(r), span, second), codes);
   }
   chains.add(d, at, 1 + second, s + per_pair * pair, m + per_pair * pair);
 }
@@ -76,12 +76,11 @@ void linear_vector(const LinearArgs& args, const QuantizedActivations& a, std::i
                    std::int64_t row_end) {
   const std::int64_t stride = row_bytes(args.weight), groups = args.weight.cols / 32;
   with_format(args.weight.dtype, [&]<typename Format>() {
-    for (std::int64_t r = row_begin; r < row_end; r += 16) {
-      const SixteenRows rows = sixteen_rows(args.weight, stride, r);
-      const int count = static_cast<int>(row_end - r < 16 ? row_end - r : 16);
-      f32x16 sum = multiply_rows<Format>(rows, a, groups);
-      if (args.bias != nullptr) sum = sum + load_first(args.bias + r, count);
-      store_first(args.y + r, sum, count);
+    for (std::int64_t r = row_begin; r < row_end;) {
+      const SixteenRows rows = sixteen_rows(args.weight, stride, r, row_end);
+      store_rows(rows, multiply_rows<Format>(rows, a, groups), args.bias != nullptr ? args.bias + r : nullptr,
+                 args.y + r);
+      r += rows.count;
     }
   });
 }

@@ -20,29 +20,41 @@ namespace kv::cpu::KV_PATH {
 
 enum class ScaleKind { plain, minimum, halves };
 
-// Sixteen rows of one weight. Lanes past the last row repeat it, so that reads stay inside the tensor.
+// Sixteen rows of one weight, in lanes.
 struct SixteenRows {
-  const std::uint8_t* row[16];
-  const std::uint8_t* base;  // row 0
-  i32x16 offsets;            // bytes from base to each row
+  const std::uint8_t* base;  // lane 0
+  std::int64_t stride;       // bytes from lane to lane; 0 where the weight has fewer than 16 rows
+  int first_lane;            // lanes before it hold rows that were not asked for
+  int count;                 // rows asked for
+
+  const std::uint8_t* row(int lane) const { return base + lane * stride; }
 };
 
-static inline SixteenRows sixteen_rows(const WeightMatrix& weight, std::int64_t stride, std::int64_t first) {
-  SixteenRows rows;
-  rows.base = reinterpret_cast<const std::uint8_t*>(weight.data) + first * stride;
-  std::int32_t offsets[16];
-  for (std::int64_t r = 0; r < 16; ++r) {
-    const std::int64_t clamped = first + r < weight.rows ? r : weight.rows - 1 - first;
-    offsets[r] = static_cast<std::int32_t>(clamped * stride);
-    rows.row[r] = rows.base + clamped * stride;
+// Rows first .. of [first, end), at most 16. The last rows of a weight come with the rows before them in the leading
+// lanes, so that reads stay inside the tensor; a weight of fewer than 16 rows is taken row by row, in all lanes.
+static inline SixteenRows sixteen_rows(const WeightMatrix& weight, std::int64_t stride, std::int64_t first,
+                                       std::int64_t end) {
+  const std::uint8_t* data = reinterpret_cast<const std::uint8_t*>(weight.data);
+  if (weight.rows < 16) return {data + first * stride, 0, 0, 1};
+  const std::int64_t begin = first + 16 <= weight.rows ? first : weight.rows - 16;
+  const int count = static_cast<int>(end - first < 16 ? end - first : 16);
+  return {data + begin * stride, stride, static_cast<int>(first - begin), count};
+}
+
+// y[i] = lane first_lane + i, + bias[i] where given, for the rows asked for.
+static inline void store_rows(const SixteenRows& rows, f32x16 sum, const float* bias, float* y) {
+  if (rows.first_lane != 0) {
+    float lanes[32];
+    store(lanes, sum);
+    sum = load_first(lanes + rows.first_lane, rows.count);
   }
-  rows.offsets = load_i32(offsets);
-  return rows;
+  if (bias != nullptr) sum = sum + load_first(bias, rows.count);
+  store_first(y, sum, rows.count);
 }
 
 // One 32-bit word of each of the 16 rows, at the same byte of each.
 static inline i32x16 gather(const SixteenRows& rows, std::int64_t byte) {
-  return gather_words(rows.base + byte, rows.offsets);
+  return gather_words(rows.base + byte, rows.stride);
 }
 
 static inline u8x64 low_bits(u8x64 x, int bits) { return x & splat_u8((1 << bits) - 1); }

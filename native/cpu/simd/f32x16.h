@@ -6,10 +6,10 @@
 // Semantics shared by all paths:
 //   fma(a, b, c)   a*b + c, rounded once              max(a, b)   a > b ? a : b, so b where either is NaN
 //   min(a, b)      a < b ? a : b                      sqrt, /     IEEE
-//   round_even     nearest, ties to even              to_i32      of a value that is integral and fits; others: unspecified
+//   round_even     nearest, ties to even              to_i32      rounds like round_even; unspecified where it does not fit
 //   load_first     n leading lanes (0..16), the others 0; reads nothing past them
 //   sum_tree       lanes l and l+8, then l+4, l+2, l+1: the fixed order of every horizontal sum
-//   max_lanes      the same tree with max
+//   max_lanes      the same tree with max              store_sums4 to[i] = sum_tree(a[i]) for four vectors
 //   load_f16/bf16  exact; store_f16/bf16 round half to even, NaN stays NaN (quiet), overflow goes to infinity
 //   store_i8       the low byte of each lane           sum_lanes   of i32x16, wrapping
 //   lt(a, b)       mask of a < b                      select(m, a, b)   a where set, else b

@@ -98,6 +98,9 @@ static inline i32x16 operator-(i32x16 a, i32x16 b) {
 static inline i32x16 operator*(i32x16 a, i32x16 b) {
   return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)};
 }
+static inline i32x16 max(i32x16 a, i32x16 b) {
+  return {_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)};
+}
 template <int n>
 static inline i32x16 shift_left(i32x16 a) {
   return {_mm256_slli_epi32(a.lo, n), _mm256_slli_epi32(a.hi, n)};
@@ -196,6 +199,10 @@ static inline float max_lanes(f32x16 a) {
   const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
   const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+static inline void store_sums4(float* to, const f32x16* a) {
+  for (int i = 0; i < 4; ++i) to[i] = sum_tree(a[i]);
 }
 
 }  // namespace kv::cpu::KV_PATH

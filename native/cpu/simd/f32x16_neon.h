@@ -123,6 +123,9 @@ static inline i32x16 operator-(i32x16 a, i32x16 b) {
 static inline i32x16 operator*(i32x16 a, i32x16 b) {
   return each_i32([&](int i) { return vmulq_s32(a.q[i], b.q[i]); });
 }
+static inline i32x16 max(i32x16 a, i32x16 b) {
+  return each_i32([&](int i) { return vmaxq_s32(a.q[i], b.q[i]); });
+}
 template <int n>
 static inline i32x16 shift_left(i32x16 a) {
   return each_i32([&](int i) { return vshlq_n_s32(a.q[i], n); });
@@ -223,6 +226,10 @@ static inline float max_lanes(f32x16 a) {
     for (int i = 0; i < half; ++i) f[i] = f[i] > f[i + half] ? f[i] : f[i + half];
   }
   return f[0];
+}
+
+static inline void store_sums4(float* to, const f32x16* a) {
+  for (int i = 0; i < 4; ++i) to[i] = sum_tree(a[i]);
 }
 
 }  // namespace kv::cpu::KV_PATH

@@ -120,6 +120,9 @@ static inline i32x16 operator-(const i32x16& a, const i32x16& b) {
 static inline i32x16 operator*(const i32x16& a, const i32x16& b) {
   return each_i32([&](int i) { return wrap(unsigned_of(a.v[i]) * unsigned_of(b.v[i])); });
 }
+static inline i32x16 max(const i32x16& a, const i32x16& b) {
+  return each_i32([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
 template <int n>
 static inline i32x16 shift_left(const i32x16& a) {
   return each_i32([&](int i) { return wrap(unsigned_of(a.v[i]) << n); });
@@ -199,6 +202,10 @@ static inline float max_lanes(f32x16 a) {
     for (int i = 0; i < half; ++i) a.v[i] = a.v[i] > a.v[i + half] ? a.v[i] : a.v[i + half];
   }
   return a.v[0];
+}
+
+static inline void store_sums4(float* to, const f32x16* a) {
+  for (int i = 0; i < 4; ++i) to[i] = sum_tree(a[i]);
 }
 
 }  // namespace kv::cpu::KV_PATH

@@ -10,9 +10,11 @@
 //   dot(acc, w, a)         acc[l] += sum of w[4l+i] * a[4l+i], i < 4; w unsigned and at most 127, a signed, exact
 //   q8_codes, dot_q8       Q8_0's signed codes as this path multiplies them: with kQ8Zero added where the instruction
 //                          wants unsigned ones; a code of -128 is multiplied exactly too
+//   gather_words(base, stride)   lane r: the word at base + r * stride; reads nothing else
+//   f16_lanes(x)           the low half of each lane as f16
 //   row_sums32(d, out)     d[r]: lanes 0-7 belong to one sum of row r, lanes 8-15 to another; out[i][r] = sum i of row r
 //   row_sums16(d, out)     the same for four sums of four lanes
-//   transpose16(rows)      rows[r] as 16 words -> rows[c] holds word c of every row
+//   transpose16(rows)      rows[r] as 16 words (u8x64 or i32x16) -> rows[c] holds word c of every row
 // Bytes are read through pointers of any alignment.
 #pragma once
 

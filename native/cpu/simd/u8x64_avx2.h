@@ -82,10 +82,9 @@ static inline i32x16 dot_q8(i32x16 acc, u8x64 w, u8x64 a) {
           dot_half(acc.hi, _mm256_abs_epi8(w.hi), _mm256_sign_epi8(a.hi, w.hi))};
 }
 
-static inline i32x16 gather_words(const void* base, i32x16 byte_offsets) {
-  std::int32_t offsets[16], words[16];
-  store_i32(offsets, byte_offsets);
-  for (int i = 0; i < 16; ++i) copy_bytes(&words[i], static_cast<const std::uint8_t*>(base) + offsets[i], 4);
+static inline i32x16 gather_words(const std::uint8_t* base, std::int64_t stride) {
+  std::int32_t words[16];
+  for (int r = 0; r < 16; ++r) copy_bytes(&words[r], base + r * stride, 4);
   return load_i32(words);
 }
 static inline f32x16 f16_lanes(i32x16 low_halves) {
@@ -136,7 +135,8 @@ static inline void transpose8(__m256i* r) {
     r[4 + j] = _mm256_permute2x128_si256(s[j], s[4 + j], 0x31);
   }
 }
-static inline void transpose16(u8x64* rows) {
+template <typename Words>
+static inline void transpose16(Words* rows) {
   __m256i a[8], b[8], c[8], d[8];
   for (int i = 0; i < 8; ++i) {
     a[i] = rows[i].lo;

@@ -60,8 +60,20 @@ static inline u8x64 q8_codes(u8x64 signed_codes) {
 }
 static inline i32x16 dot_q8(i32x16 acc, u8x64 w, u8x64 a) { return dot(acc, w, a); }
 
-static inline i32x16 gather_words(const void* base, i32x16 byte_offsets) {
-  return {_mm512_i32gather_epi32(byte_offsets.v, base, 1)};
+// Four words whose rows are `stride` apart. Merging loads put each word straight into its lane: the instruction set's own
+// gather takes several times as long where the microcode guards it against data sampling.
+static inline __m128i gather_4(const std::uint8_t* p, std::int64_t stride) {
+  __m128i words = _mm_maskz_loadu_epi32(1, p);
+  words = _mm_mask_loadu_epi32(words, 2, p + stride - 4);
+  words = _mm_mask_loadu_epi32(words, 4, p + 2 * stride - 8);
+  return _mm_mask_loadu_epi32(words, 8, p + 3 * stride - 12);
+}
+static inline i32x16 gather_words(const std::uint8_t* base, std::int64_t stride) {
+  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(gather_4(base, stride)),
+                                              gather_4(base + 4 * stride, stride), 1);
+  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(gather_4(base + 8 * stride, stride)),
+                                               gather_4(base + 12 * stride, stride), 1);
+  return {_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)};
 }
 static inline f32x16 f16_lanes(i32x16 low_halves) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(low_halves.v))}; }
 
@@ -96,7 +108,8 @@ static inline void row_sums16(const i32x16* d, i32x16* out) {
   out[3].v = _mm512_shuffle_i32x4(c, e, 0xdd);
 }
 
-static inline void transpose16(u8x64* rows) {
+template <typename Words>
+static inline void transpose16(Words* rows) {
   __m512i t[16], s[16];
   for (int i = 0; i < 8; ++i) {
     t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i].v, rows[2 * i + 1].v);

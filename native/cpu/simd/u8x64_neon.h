@@ -82,10 +82,9 @@ inline constexpr int kQ8Zero = 0;
 static inline u8x64 q8_codes(u8x64 signed_codes) { return signed_codes; }
 static inline i32x16 dot_q8(i32x16 acc, u8x64 w, u8x64 a) { return dot(acc, w, a); }
 
-static inline i32x16 gather_words(const void* base, i32x16 byte_offsets) {
-  std::int32_t offsets[16], words[16];
-  store_i32(offsets, byte_offsets);
-  for (int i = 0; i < 16; ++i) copy_bytes(&words[i], static_cast<const std::uint8_t*>(base) + offsets[i], 4);
+static inline i32x16 gather_words(const std::uint8_t* base, std::int64_t stride) {
+  std::int32_t words[16];
+  for (int r = 0; r < 16; ++r) copy_bytes(&words[r], base + r * stride, 4);
   return load_i32(words);
 }
 static inline f32x16 f16_lanes(i32x16 low_halves) {
@@ -122,6 +121,12 @@ static inline void transpose16(u8x64* rows) {
     }
   }
   for (int c = 0; c < 16; ++c) rows[c] = columns[c];
+}
+static inline void transpose16(i32x16* rows) {
+  u8x64 bytes[16];
+  for (int r = 0; r < 16; ++r) bytes[r] = each_u8([&](int i) { return vreinterpretq_u8_s32(rows[r].q[i]); });
+  transpose16(bytes);
+  for (int r = 0; r < 16; ++r) rows[r] = each_i32([&](int i) { return vreinterpretq_s32_u8(bytes[r].q[i]); });
 }
 
 }  // namespace kv::cpu::KV_PATH

@@ -74,9 +74,9 @@ static inline i32x16 dot_q8(const i32x16& acc, const u8x64& w, const u8x64& a) {
   return r;
 }
 
-static inline i32x16 gather_words(const void* base, const i32x16& byte_offsets) {
+static inline i32x16 gather_words(const std::uint8_t* base, std::int64_t stride) {
   i32x16 r;
-  for (int i = 0; i < 16; ++i) copy_bytes(&r.v[i], static_cast<const std::uint8_t*>(base) + byte_offsets.v[i], 4);
+  for (int i = 0; i < 16; ++i) copy_bytes(&r.v[i], base + i * stride, 4);
   return r;
 }
 static inline f32x16 f16_lanes(const i32x16& low_halves) {
@@ -97,12 +97,18 @@ static inline void row_sums(const i32x16* d, i32x16* out) {
 static inline void row_sums32(const i32x16* d, i32x16* out) { row_sums<2>(d, out); }
 static inline void row_sums16(const i32x16* d, i32x16* out) { row_sums<4>(d, out); }
 
-static inline void transpose16(u8x64* rows) {
-  u8x64 columns[16];
-  for (int c = 0; c < 16; ++c) {
-    for (int r = 0; r < 16; ++r) copy_bytes(columns[c].b + 4 * r, rows[r].b + 4 * c, 4);
+template <typename Words>
+static inline void transpose16(Words* rows) {
+  std::int32_t words[16][16];
+  for (int r = 0; r < 16; ++r) copy_bytes(words[r], &rows[r], 64);
+  for (int r = 0; r < 16; ++r) {
+    for (int c = 0; c < r; ++c) {
+      const std::int32_t word = words[r][c];
+      words[r][c] = words[c][r];
+      words[c][r] = word;
+    }
   }
-  for (int c = 0; c < 16; ++c) rows[c] = columns[c];
+  for (int r = 0; r < 16; ++r) copy_bytes(&rows[r], words[r], 64);
 }
 
 }  // namespace kv::cpu::KV_PATH
