@@ -6,10 +6,6 @@ export class SamplerSlots {
     for (let slot = count - 1; slot >= 0; slot--) this.#free.push(slot);
   }
 
-  get numFree(): number {
-    return this.#free.length;
-  }
-
   /** @returns a free slot, or null */
   take(): number | null {
     return this.#free.pop() ?? null;

@@ -101,8 +101,9 @@ describe('BatchEngine scheduling', () => {
     expect(fixture.engine.stats().blocks[0]).toMatchObject({ free: 8, used: 0, retired: 0, peak: 8 });
   });
 
-  it('lets an old prompt take back the blocks that a later sequence grew into', async () => {
-    const fixture = createFixture({ numBlocks: [17] }, { maxBatchTokens: 20, prefillChunkTokens: 1 });
+  it.each([1, 2])('lets an old prompt take back the blocks a later sequence grew into, %i deep', async (depth) => {
+    const options = { maxBatchTokens: 20, prefillChunkTokens: 1, maxStepsInFlight: depth };
+    const fixture = createFixture({ numBlocks: [17] }, options);
     const old = fixture.engine.submit(request({ promptIds: promptOf(60), maxTokens: 4 }));
     const later = fixture.engine.submit(request({ promptIds: promptOf(2, 2), maxTokens: 30 }));
     const outputs = [old.collect(), later.collect()] as const;
