@@ -63,9 +63,11 @@ const CHAT_TEMPLATE: InjectionToken<Promise<ChatTemplate | null>> = Symbol('Chat
 const ENGINE_NEEDS: InjectionToken<EngineNeeds> = Symbol('EngineNeeds');
 const LOADED_MODEL: InjectionToken<Promise<LoadedModel>> = Symbol('LoadedModel');
 
+const SILENT: ProgressHooks = { onDownload: () => undefined, onLoad: () => undefined };
+
 type Disposer = () => Promise<void>;
 
-export function createKvasir(config: Config, hooks: ProgressHooks): Kvasir {
+export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kvasir {
   const container = rootContainer.createChildContainer();
   const disposers: Disposer[] = [];
   const pending: Promise<unknown>[] = [];
