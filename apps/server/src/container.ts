@@ -209,6 +209,7 @@ async function assembleServedModel(
     tokenizer,
     template,
     engine: loaded.engine,
+    memory: () => loaded.runner.memory(),
     stopIds: [...new Set([...tokenizer.info.stopIds, ...file.generationConfig.eosTokenIds])],
   };
 }

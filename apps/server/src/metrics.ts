@@ -1,4 +1,4 @@
-import type { EngineStats } from '@kvasir/domain';
+import type { EngineStats, RunnerMemory } from '@kvasir/domain';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What /metrics shows. Figures of the engine are read when they are asked for, so a step costs nothing. */
@@ -9,7 +9,7 @@ export class ServerMetrics {
   readonly #generatedTokens: Counter;
   readonly #firstTokenSeconds: Histogram;
 
-  constructor(engineStats: () => EngineStats) {
+  constructor(engineStats: () => EngineStats, memory: () => RunnerMemory) {
     const registers = [this.registry];
     this.#requests = new Counter({
       name: 'kvasir_http_requests_total',
@@ -34,6 +34,7 @@ export class ServerMetrics {
       registers,
     });
     addEngineGauges(registers, engineStats);
+    addMemoryGauges(registers, memory);
   }
 
   countRequest(route: string, status: number): void {
@@ -47,16 +48,34 @@ export class ServerMetrics {
   }
 }
 
+function addMemoryGauges(registers: Registry[], memory: () => RunnerMemory): void {
+  const gauge = (name: string, help: string, read: (memory: RunnerMemory) => number) =>
+    addGauge(registers, name, help, () => read(memory()));
+  gauge('kvasir_kv_pool_bytes', 'KV pool.', ({ kvPoolBytes }) => kvPoolBytes);
+  gauge('kvasir_weights_mapped_bytes', 'Weights mapped from files.', ({ weightsMappedBytes }) => weightsMappedBytes);
+  gauge('kvasir_weights_repacked_bytes', 'Copies of weights.', ({ weightsRepackedBytes }) => weightsRepackedBytes);
+  gauge('kvasir_workspace_bytes', 'Buffers of a step.', ({ workspaceBytes }) => workspaceBytes);
+  gauge(
+    'kvasir_native_allocations_total',
+    'Native allocations; flat while decoding.',
+    ({ allocations }) => allocations,
+  );
+}
+
+function addGauge(registers: Registry[], name: string, help: string, read: () => number): Gauge {
+  return new Gauge({
+    name,
+    help,
+    registers,
+    collect() {
+      this.set(read());
+    },
+  });
+}
+
 function addEngineGauges(registers: Registry[], engineStats: () => EngineStats): void {
   const gauge = (name: string, help: string, read: (stats: EngineStats) => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read(engineStats()));
-      },
-    });
+    addGauge(registers, name, help, () => read(engineStats()));
   gauge('kvasir_engine_steps_total', 'Steps run.', (stats) => stats.steps);
   gauge('kvasir_engine_failed_steps_total', 'Steps that failed.', (stats) => stats.failedSteps);
   gauge('kvasir_engine_step_seconds_total', 'Device time of all steps.', (stats) => stats.executeMs / 1000);

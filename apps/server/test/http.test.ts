@@ -117,6 +117,7 @@ describe('the HTTP face', () => {
     expect(text).toContain('kvasir_http_requests_total{route="/v1/chat/completions",status="200"} 1');
     expect(text).toContain('kvasir_generated_tokens_total 3');
     expect(text).toContain('kvasir_engine_steps_total 7');
+    expect(text).toContain('kvasir_kv_pool_bytes 3');
     expect(text).toContain('kvasir_blocks{group="0",state="free"} 8');
   });
 

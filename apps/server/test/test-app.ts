@@ -49,6 +49,14 @@ export interface TestApp {
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
 }
 
+const MEMORY = {
+  weightsMappedBytes: 1,
+  weightsRepackedBytes: 2,
+  kvPoolBytes: 3,
+  workspaceBytes: 4,
+  allocations: 5,
+};
+
 export function createTestApp(options: Partial<AppOptions> = {}): TestApp {
   const engine = new ScriptedEngine();
   const template = new LineTemplate();
@@ -72,8 +80,12 @@ export function createTestApp(options: Partial<AppOptions> = {}): TestApp {
       template,
       engine,
       stopIds: [256],
+      memory: () => MEMORY,
     },
-    metrics: new ServerMetrics(() => engine.stats()),
+    metrics: new ServerMetrics(
+      () => engine.stats(),
+      () => MEMORY,
+    ),
     log: { debug: record, info: record, warn: record, error: record },
     options: { apiKey: null, corsOrigin: null, maxBodyBytes: 2 ** 20, ...options },
     isStopping: () => testApp.stopping,

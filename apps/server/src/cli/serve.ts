@@ -17,7 +17,10 @@ export function addServeCommand(program: Command): void {
         progress.clear();
         const stopped = nextSignal();
         let isStopping = false;
-        const metrics = new ServerMetrics(() => model.engine.stats());
+        const metrics = new ServerMetrics(
+          () => model.engine.stats(),
+          () => model.memory(),
+        );
         const app = createApp({ model, metrics, log: kvasir.log, options: config, isStopping: () => isStopping });
         const listener = await listen(app, config.host, config.port);
         model.engine.start();

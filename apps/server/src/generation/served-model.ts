@@ -1,4 +1,4 @@
-import type { ChatTemplate, GenerationEngine } from '@kvasir/domain';
+import type { ChatTemplate, GenerationEngine, RunnerMemory } from '@kvasir/domain';
 import type { TextTokenizer } from '@kvasir/tokenizer';
 
 /** A loaded model with everything that turns requests into tokens and back. */
@@ -14,6 +14,8 @@ export interface ServedModel {
   readonly engine: GenerationEngine;
   /** Ids that end an answer. */
   readonly stopIds: readonly number[];
+  /** What it takes of memory now. */
+  memory(): RunnerMemory;
 }
 
 export interface ModelFacts {
