@@ -9,11 +9,11 @@ export interface ChatTemplateOptions {
   readonly now?: () => Date;
   /** Longest time one render may take before its worker is stopped. Default 2000. */
   readonly deadlineMs?: number;
-  /** Longest prompt a render may give, in UTF-16 units. Default 16 Mi. */
+  /** Longest prompt a render may give, in UTF-16 units. Default 8 Mi. */
   readonly maxOutputCharacters?: number;
 }
 
-/** The ChatTemplate port; it owns a worker thread, started by the first render. */
+/** The ChatTemplate port; it owns a worker thread that parsed the template and does not keep the process alive. */
 export interface TextChatTemplate extends ChatTemplate {
   /** The Jinja text that is rendered for conversations without tools. */
   readonly template: string;

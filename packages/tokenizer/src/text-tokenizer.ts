@@ -1,7 +1,7 @@
 import type { CancellationSignal, Detokenizer, PromptSegment, Tokenizer } from '@kvasir/domain';
 
 export interface TokenizerOptions {
-  /** Longest text accepted, in UTF-16 units. Default 16 Mi; beyond it `request-too-large`. */
+  /** Longest text accepted, in UTF-16 units. Default 8 Mi; beyond it `request-too-large`. */
   readonly maxCharacters?: number;
   /** Longest time one encoding may run in the worker before it is stopped with `deadline-exceeded`. Default 30 000. */
   readonly deadlineMs?: number;

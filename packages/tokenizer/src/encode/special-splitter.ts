@@ -1,4 +1,5 @@
 import type { SpecialToken } from '../model/tokenizer-model.ts';
+import { TextTrie, type TextMatch } from './text-trie.ts';
 
 /** A stretch of plain text, or a token that was written out in it. `isFirst`: nothing precedes it, not even a token. */
 export type Fragment = TextFragment | { readonly id: number };
@@ -14,87 +15,59 @@ export interface TrustedRange {
   readonly end: number;
 }
 
-interface TrieNode {
-  readonly next: Map<number, TrieNode>;
-  token: SpecialToken | null;
-}
-
-const WHITE_SPACE = /\p{White_Space}/u;
-
 /** Finds special tokens in text: leftmost first, the longest at each place. Linear in the text for short tokens. */
 export class SpecialSplitter {
-  readonly #root: TrieNode = { next: new Map(), token: null };
-  /** (65536) 1 where a UTF-16 unit begins a special token: most of a text is passed over by one load a unit. */
-  readonly #begins = new Uint8Array(1 << 16);
+  readonly #trie: TextTrie<SpecialToken>;
 
   constructor(tokens: readonly SpecialToken[]) {
-    for (const token of tokens) {
-      if (token.text !== '') this.#insert(token);
-    }
+    this.#trie = new TextTrie(tokens.map((token): [string, SpecialToken] => [token.text, token]));
   }
 
   /** Control tokens are found in `trusted` ranges only, user-defined tokens everywhere. */
   split(text: string, trusted: readonly TrustedRange[]): Fragment[] {
     const fragments: Fragment[] = [];
-    let range = 0;
+    const endOfTrust = trustReader(trusted);
     let textStart = 0;
-    for (let position = 0; position < text.length; ) {
-      if (this.#begins[text.charCodeAt(position)] === 0) {
-        position += 1;
+    for (let position = this.#trie.next(text, 0); position >= 0; ) {
+      const match = this.#match(text, position, endOfTrust(position));
+      if (match === null) {
+        position = this.#trie.next(text, position + 1);
         continue;
       }
-      while (range < trusted.length && (trusted[range] as TrustedRange).end <= position) range += 1;
-      const current = trusted[range];
-      const trustedEnd = current !== undefined && current.start <= position ? current.end : -1;
-      const token = longestMatch(this.#root, text, position, trustedEnd);
-      if (token === null) {
-        position += 1;
-        continue;
-      }
-      const before = text.slice(textStart, position);
-      pushText(fragments, token.stripLeft ? trimEnd(before) : before);
-      fragments.push({ id: token.id });
-      position += token.text.length;
-      if (token.stripRight) while (position < text.length && WHITE_SPACE.test(text.charAt(position))) position += 1;
-      textStart = position;
+      const before = text.slice(textStart, match.start);
+      pushText(fragments, match.value.stripLeft ? before.replace(/\p{White_Space}+$/u, '') : before);
+      fragments.push({ id: match.value.id });
+      textStart = match.value.stripRight ? skipSpace(text, match.end) : match.end;
+      position = this.#trie.next(text, textStart);
     }
     pushText(fragments, text.slice(textStart));
     return fragments;
   }
 
-  #insert(token: SpecialToken): void {
-    let node = this.#root;
-    for (let index = 0; index < token.text.length; index += 1) {
-      const unit = token.text.charCodeAt(index);
-      let next = node.next.get(unit);
-      if (next === undefined) {
-        next = { next: new Map(), token: null };
-        node.next.set(unit, next);
-      }
-      node = next;
-    }
-    node.token = token;
-    this.#begins[token.text.charCodeAt(0)] = 1;
+  #match(text: string, position: number, trustedEnd: number): TextMatch<SpecialToken> | null {
+    return this.#trie.longest(text, position, (token, end) => !token.control || end <= trustedEnd);
   }
 }
 
-/** @param trustedEnd where control tokens must end at the latest; -1 where none may begin */
-function longestMatch(root: TrieNode, text: string, start: number, trustedEnd: number): SpecialToken | null {
-  let best: SpecialToken | null = null;
-  let node: TrieNode | undefined = root;
-  for (let end = start; node !== undefined && end < text.length; ) {
-    node = node.next.get(text.charCodeAt(end));
-    end += 1;
-    const token = node?.token ?? null;
-    if (token !== null && (!token.control || end <= trustedEnd)) best = token;
-  }
-  return best;
+/** Reads ranges by ascending position: where the range around a position ends, -1 outside all of them. */
+function trustReader(ranges: readonly TrustedRange[]): (position: number) => number {
+  let at = 0;
+  return (position) => {
+    let range = ranges[at];
+    while (range !== undefined && range.end <= position) {
+      at += 1;
+      range = ranges[at];
+    }
+    return range !== undefined && range.start <= position ? range.end : -1;
+  };
+}
+
+function skipSpace(text: string, start: number): number {
+  let end = start;
+  while (end < text.length && /\p{White_Space}/u.test(text.charAt(end))) end += 1;
+  return end;
 }
 
 function pushText(fragments: Fragment[], text: string): void {
   if (text !== '') fragments.push({ text, isFirst: fragments.length === 0 });
-}
-
-function trimEnd(text: string): string {
-  return text.replace(/\p{White_Space}+$/u, '');
 }

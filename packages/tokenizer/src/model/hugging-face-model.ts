@@ -1,8 +1,7 @@
 import { KvasirError } from '@kvasir/domain';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { alphabetToBytes, byteToCharacter } from './byte-alphabet.ts';
 import { byteOfSpelling } from './gguf-model.ts';
+import { readJson } from './json-file.ts';
 import { readStages } from './json-stages.ts';
 import { buildRankedMerges } from './ranked-merges.ts';
 import { sharedInt32 } from './shared-memory.ts';
@@ -27,27 +26,6 @@ export async function huggingFaceModel(directory: string): Promise<TokenizerMode
     readJson(directory, 'generation_config.json'),
   ]);
   return modelFromJson(parseTokenizerJson(root), { ...specialTokensMap, ...tokenizerConfig }, generationConfig ?? {});
-}
-
-/** JSON of one file of a model's directory; null where there is none. */
-export async function readJson(directory: string, name: string): Promise<JsonObject | null> {
-  const path = join(directory, name);
-  let text: string;
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw new KvasirError('file-unreadable', `${path}: expected a readable file, found ${String(error)}`, {
-      cause: error,
-    });
-  }
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as JsonObject;
-  } catch (error) {
-    throw new KvasirError('file-corrupt', `${path}: expected JSON, found ${String(error)}`, { cause: error });
-  }
-  throw new KvasirError('file-corrupt', `${path}: expected a JSON object, found another value`);
 }
 
 function modelFromJson(json: TokenizerJson, config: JsonObject, generationConfig: JsonObject): TokenizerModel {
@@ -88,11 +66,14 @@ function modelFromJson(json: TokenizerJson, config: JsonObject, generationConfig
   };
 }
 
+/** Ids between the tokens of a vocabulary stand for nothing. */
+const EMPTY: Uint8Array = new Uint8Array(0);
+
 function layOutVocabulary({ model, addedTokens }: TokenizerJson, isByteLevel: boolean) {
   const entries = [...model.vocabulary, ...addedTokens.map(({ content, id }): [string, number] => [content, id])];
   const size = entries.reduce((most, [, id]) => Math.max(most, id + 1), 0);
-  const texts = Array.from<string>({ length: size }).fill('');
-  const tokens = Array.from<Uint8Array>({ length: size }).fill(new Uint8Array(0));
+  const texts = Array.from({ length: size }, () => '');
+  const tokens: Uint8Array[] = Array.from({ length: size }, () => EMPTY);
   const kinds = new Uint8Array(size).fill(TOKEN_KINDS.unused);
   const byteIds = sharedInt32(256).fill(-1);
   for (const [text, id] of model.vocabulary) {

@@ -108,7 +108,15 @@ export class WorkerLane<Request, Reply> {
 
   #send(worker: Worker, job: Job<Request, Reply>): void {
     const { deadlineMs, task } = this.#options;
-    worker.postMessage(job.request);
+    try {
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker thread has no origin
+      worker.postMessage(job.request);
+    } catch (error) {
+      // Only data crosses threads; what does not is the caller's mistake and leaves the worker as it was.
+      this.#endActive(new KvasirError('invalid-argument', `${task}: expected plain data, found ${String(error)}`));
+      this.#advance();
+      return;
+    }
     this.#timer = setTimeout(() => {
       this.#endWorker();
       this.#endActive(

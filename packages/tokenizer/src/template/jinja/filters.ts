@@ -4,6 +4,7 @@ import { applyBinary, compare, equals } from './operators.ts';
 import { findTest } from './tests.ts';
 import {
   CallArguments,
+  PyGenerator,
   PyTuple,
   TemplateError,
   Undefined,
@@ -74,7 +75,7 @@ function sortKey(path: Value, isCaseSensitive: boolean): (item: Value) => Value 
 
 function reverse(value: Value): Value {
   const text = asText(value);
-  return text === null ? [...iterate(value)].reverse() : Array.from(text).reverse().join('');
+  return text === null ? new PyGenerator([...iterate(value)].reverse()) : Array.from(text).reverse().join('');
 }
 
 function sort(value: Value, args: CallArguments): Value {
@@ -91,12 +92,13 @@ function sort(value: Value, args: CallArguments): Value {
 function unique(value: Value, args: CallArguments): Value {
   const key = sortKey(args.get(1, 'attribute') ?? null, args.boolean(0, 'case_sensitive', false));
   const seen: Value[] = [];
-  return iterate(value).filter((item) => {
+  const kept = iterate(value).filter((item) => {
     const own = key(item);
     if (seen.some((other) => equals(other, own))) return false;
     seen.push(own);
     return true;
   });
+  return new PyGenerator(kept);
 }
 
 function extreme(value: Value, args: CallArguments, sign: 1 | -1): Value {
@@ -112,9 +114,9 @@ function sum(value: Value, args: CallArguments): Value {
 }
 
 function items(value: Value): Value {
-  if (value instanceof Undefined) return [];
+  if (value instanceof Undefined) return new PyGenerator([]);
   if (!(value instanceof Map)) throw new TemplateError('Can only get item pairs from a mapping.');
-  return [...value].map((pair) => new PyTuple(pair));
+  return new PyGenerator([...value].map((pair) => new PyTuple(pair)));
 }
 
 function dictSort(value: Value, args: CallArguments): Value {
@@ -133,14 +135,15 @@ function map(value: Value, args: CallArguments): Value {
   const members = iterate(isTrue(value) ? value : []);
   if (path !== undefined) {
     const fallback = args.named.get('default');
-    return members.map((item) => {
+    const attributes = members.map((item) => {
       const picked = pickAttribute(item, path);
       return picked instanceof Undefined && fallback !== undefined ? fallback : picked;
     });
+    return new PyGenerator(attributes);
   }
   const filter = findFilter(args.text(0, 'filter'));
   const rest = new CallArguments(args.positional.slice(1), args.named);
-  return members.map((item) => filter(item, rest));
+  return new PyGenerator(members.map((item) => filter(item, rest)));
 }
 
 /** @param byAttribute whether the first argument names what the test is about, or the item itself is */
@@ -150,7 +153,8 @@ function select(value: Value, args: CallArguments, byAttribute: boolean, wanted:
   const [name, ...rest] = byAttribute ? afterPath : args.positional;
   const test = name === undefined ? isTrue : findTest(asText(name) ?? '');
   const testArguments = new CallArguments(rest, args.named);
-  return iterate(isTrue(value) ? value : []).filter((item) => test(pick(item), testArguments) === wanted);
+  const members = iterate(isTrue(value) ? value : []);
+  return new PyGenerator(members.filter((item) => test(pick(item), testArguments) === wanted));
 }
 
 function groupBy(value: Value, args: CallArguments): Value {
@@ -173,10 +177,9 @@ function batch(value: Value, args: CallArguments): Value {
   const rows: Value[] = [];
   for (let start = 0; start < members.length; start += size) {
     const row = members.slice(start, start + size);
-    while (filler !== null && row.length < size) row.push(filler);
-    rows.push(row);
+    rows.push(filler === null ? row : [...row, ...Array.from({ length: size - row.length }, () => filler)]);
   }
-  return rows;
+  return new PyGenerator(rows);
 }
 
 function sliceIntoColumns(value: Value, args: CallArguments): Value {
@@ -186,10 +189,11 @@ function sliceIntoColumns(value: Value, args: CallArguments): Value {
   const each = Math.floor(members.length / count);
   const longer = members.length % count;
   let start = 0;
-  return Array.from({ length: count }, (_, index) => {
+  const columns = Array.from({ length: count }, (_, index) => {
     const end = start + each + (index < longer ? 1 : 0);
     const column = members.slice(start, end);
     start = end;
     return filler !== null && index >= longer ? [...column, filler] : column;
   });
+  return new PyGenerator(columns);
 }

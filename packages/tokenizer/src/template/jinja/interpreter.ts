@@ -31,7 +31,7 @@ import {
   isTrue,
   iterate,
   toKey,
-  typeName,
+  typeOf,
 } from './values.ts';
 
 /** The output grew beyond its limit. */
@@ -281,7 +281,7 @@ export class Interpreter {
   #invoke(node: CallNode, args: CallArguments, scope: Scope): Value {
     const callee = this.#evaluate(node.callee, scope);
     if (callee instanceof PyCallable) return callee.call(args);
-    throw new TemplateError(`'${typeName(defined(callee))}' object is not callable`);
+    throw new TemplateError(`'${typeOf(defined(callee))}' object is not callable`);
   }
 
   #filter(value: Value, node: FilterNode['filter'], scope: Scope): Value {
@@ -316,7 +316,7 @@ export class Interpreter {
 function unary(operator: string, value: Value): Value {
   if (operator === 'not') return !isTrue(value);
   const number = asNumber(defined(value));
-  if (number === null) throw new TemplateError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
+  if (number === null) throw new TemplateError(`bad operand type for unary ${operator}: '${typeOf(value)}'`);
   const result = operator === '-' ? -number : number;
   return value instanceof PyFloat ? new PyFloat(result) : result;
 }

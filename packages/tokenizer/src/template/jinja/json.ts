@@ -8,7 +8,7 @@ import {
   type Value,
   asText,
   isTrue,
-  typeName,
+  typeOf,
 } from './values.ts';
 
 interface JsonStyle {
@@ -40,7 +40,7 @@ function indentOf(value: Value): string | null {
   if (typeof value === 'number') return ' '.repeat(Math.max(0, value));
   const text = asText(value);
   if (text === null)
-    throw new TemplateError(`tojson: expected a number or a string to indent by, found ${typeName(value)}`);
+    throw new TemplateError(`tojson: expected a number or a string to indent by, found ${typeOf(value)}`);
   return text;
 }
 
@@ -76,7 +76,7 @@ function write(value: Value, depth: number, style: JsonStyle): string {
     );
     return enclose('{', members, '}', depth, style);
   }
-  throw new TemplateError(`Object of type ${typeName(value)} is not JSON serializable`);
+  throw new TemplateError(`Object of type ${typeOf(value)} is not JSON serializable`);
 }
 
 function enclose(open: string, parts: readonly string[], close: string, depth: number, style: JsonStyle): string {

@@ -13,7 +13,7 @@ import {
   type Value,
   asText,
   toKey,
-  typeName,
+  typeOf,
 } from './values.ts';
 
 type Method<Receiver> = (receiver: Receiver, args: CallArguments) => Value;
@@ -117,8 +117,8 @@ function member(value: Value, key: Value): Value | undefined {
 }
 
 function missing(value: Value, name: Value): Undefined {
-  const shown = typeof name === 'string' ? `'${name}'` : String(asText(name) ?? typeName(name));
-  return new Undefined(`'${typeName(value)} object' has no attribute ${shown}, which`);
+  const shown = typeof name === 'string' ? `'${name}'` : String(asText(name) ?? typeOf(name));
+  return new Undefined(`'${typeOf(value)} object' has no attribute ${shown}, which`);
 }
 
 /** `value[start:stop:step]` with Python's rules for what lies outside. */

@@ -10,7 +10,7 @@ import {
   asNumber,
   asText,
   iterate,
-  typeName,
+  typeOf,
 } from './values.ts';
 
 /** Longest text or list a multiplication may make; a template has no use for more. */
@@ -68,7 +68,7 @@ export function contains(container: Value, item: Value): boolean {
   if (text !== null) {
     const part = asText(item);
     if (part === null) {
-      throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(item)}`);
+      throw new TemplateError(`'in <string>' requires string as left operand, not ${typeOf(item)}`);
     }
     return text.includes(part);
   }
@@ -77,7 +77,7 @@ export function contains(container: Value, item: Value): boolean {
     return container.has(key);
   }
   if (container === null || asNumber(container) !== null) {
-    throw new TemplateError(`argument of type '${typeName(container)}' is not iterable`);
+    throw new TemplateError(`argument of type '${typeOf(container)}' is not iterable`);
   }
   return iterate(container).some((member) => equals(member, item));
 }
@@ -94,7 +94,7 @@ export function compare(left: Value, right: Value, operator = '<'): number {
   const rightItems = sequenceItems(right);
   if (leftItems === null || rightItems === null || Array.isArray(left) !== Array.isArray(right)) {
     throw new TemplateError(
-      `'${operator}' not supported between instances of '${typeName(defined(left))}' and '${typeName(defined(right))}'`,
+      `'${operator}' not supported between instances of '${typeOf(defined(left))}' and '${typeOf(defined(right))}'`,
     );
   }
   for (const [index, item] of leftItems.entries()) {
@@ -163,7 +163,7 @@ function add(left: Value, right: Value): Value {
   if (Array.isArray(left) && Array.isArray(right)) return [...left, ...right];
   if (left instanceof PyTuple && right instanceof PyTuple) return new PyTuple([...left.items, ...right.items]);
   if (asText(left) !== null) {
-    throw new TemplateError(`can only concatenate str (not "${typeName(right)}") to str`);
+    throw new TemplateError(`can only concatenate str (not "${typeOf(right)}") to str`);
   }
   return unsupported('+', left, right);
 }
@@ -187,5 +187,5 @@ export function defined(value: Value): Value {
 }
 
 function unsupported(operator: string, left: Value, right: Value): never {
-  throw new TemplateError(`unsupported operand type(s) for ${operator}: '${typeName(left)}' and '${typeName(right)}'`);
+  throw new TemplateError(`unsupported operand type(s) for ${operator}: '${typeOf(left)}' and '${typeOf(right)}'`);
 }

@@ -1,4 +1,4 @@
-import { Markup, PyFloat, PyObject, PyTuple, Undefined, type Value, asText, typeName } from './values.ts';
+import { Markup, PyFloat, PyObject, PyTuple, Undefined, type Value, asText, typeOf } from './values.ts';
 
 /** Python's `str(value)`: what `{{ value }}` prints. */
 export function toText(value: Value): string {
@@ -23,7 +23,7 @@ export function toRepr(value: Value): string {
   }
   if (value instanceof Undefined) return 'Undefined';
   if (value instanceof PyObject && value.isNamespace) return `<Namespace ${toRepr(new Map(value.attributes))}>`;
-  return `<${typeName(value)}>`;
+  return `<${typeOf(value)}>`;
 }
 
 /** Whole numbers beyond 2^53 arrive rounded from JSON, but print without an exponent as Python's do. */

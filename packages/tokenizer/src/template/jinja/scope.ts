@@ -14,10 +14,7 @@ export class Scope {
   }
 
   get(name: string): Value | undefined {
-    for (let scope: Scope | null = this; scope !== null; scope = scope.#parent) {
-      const value = scope.#variables.get(name);
-      if (value !== undefined) return value;
-    }
-    return undefined;
+    const value = this.#variables.get(name);
+    return value === undefined ? this.#parent?.get(name) : value;
   }
 }

@@ -1,12 +1,12 @@
 import { toMarkup } from './python-text.ts';
-import { CallArguments, Markup, PyTuple, TemplateError, type Value, asText, iterate, typeName } from './values.ts';
+import { CallArguments, Markup, PyTuple, TemplateError, type Value, asText, iterate, typeOf } from './values.ts';
 
 /** Python's white space; JavaScript's trim also takes U+FEFF and leaves U+001C to U+001F and U+0085. */
 const SPACE = String.raw`[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]`;
 const LEADING = new RegExp(`^${SPACE}+`, 'u');
 const TRAILING = new RegExp(`${SPACE}+$`, 'u');
 const RUN = new RegExp(`${SPACE}+`, 'gu');
-const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/gu;
+const LINE_END = new RegExp(String.raw`\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]`, 'gu');
 
 type StringMethod = (text: string, args: CallArguments) => Value;
 
@@ -94,11 +94,10 @@ export function strip(text: string, args: CallArguments, atStart: boolean, atEnd
   }
   const stripped = new Set(Array.from(args.text(0, 'chars')));
   const all = Array.from(text);
-  let start = 0;
-  let end = all.length;
-  while (atStart && start < end && stripped.has(all[start] as string)) start += 1;
-  while (atEnd && end > start && stripped.has(all[end - 1] as string)) end -= 1;
-  return all.slice(start, end).join('');
+  const isKept = (character: string): boolean => !stripped.has(character);
+  const start = atStart ? all.findIndex(isKept) : 0;
+  const end = atEnd ? all.findLastIndex(isKept) + 1 : all.length;
+  return start < 0 ? '' : all.slice(start, end).join('');
 }
 
 function affixes(args: CallArguments): readonly string[] {
@@ -106,7 +105,7 @@ function affixes(args: CallArguments): readonly string[] {
   const items = value instanceof PyTuple ? value.items : [value];
   return items.map((item) => {
     const text = asText(item);
-    if (text === null) throw new TemplateError(`expected a str or a tuple of str, found ${typeName(item)}`);
+    if (text === null) throw new TemplateError(`expected a str or a tuple of str, found ${typeOf(item)}`);
     return text;
   });
 }
@@ -190,7 +189,7 @@ function joinTexts(separator: string, items: Value): string {
     .map((item, index) => {
       const text = asText(item);
       if (text === null) {
-        throw new TemplateError(`sequence item ${index}: expected str instance, ${typeName(item)} found`);
+        throw new TemplateError(`sequence item ${index}: expected str instance, ${typeOf(item)} found`);
       }
       return text;
     })

@@ -11,6 +11,7 @@ export type Value =
   | PyFloat
   | Markup
   | PyTuple
+  | PyGenerator
   | PyObject
   | PyCallable
   | Value[]
@@ -55,6 +56,21 @@ export class PyTuple {
 
   constructor(items: readonly Value[]) {
     this.items = items;
+  }
+}
+
+/** What `map`, `select` and their like give: true, without length, and empty once it was gone over. */
+export class PyGenerator {
+  #items: readonly Value[];
+
+  constructor(items: readonly Value[]) {
+    this.#items = items;
+  }
+
+  take(): readonly Value[] {
+    const items = this.#items;
+    this.#items = [];
+    return items;
   }
 }
 
@@ -144,7 +160,7 @@ export function isTrue(value: Value): boolean {
 }
 
 /** Python's name for a value's type. */
-export function typeName(value: Value): string {
+export function typeOf(value: Value): string {
   if (value === null) return 'NoneType';
   if (typeof value === 'boolean') return 'bool';
   if (typeof value === 'number') return 'int';
@@ -153,39 +169,40 @@ export function typeName(value: Value): string {
   if (Array.isArray(value)) return 'list';
   if (value instanceof PyTuple) return 'tuple';
   if (value instanceof Map) return 'dict';
+  if (value instanceof PyGenerator) return 'generator';
   if (value instanceof PyObject) return value.typeName;
   return value instanceof Undefined ? 'Undefined' : 'function';
 }
 
 function describe(value: Value | undefined): string {
-  return value === undefined ? 'none' : typeName(value);
+  return value === undefined ? 'none' : typeOf(value);
 }
 
 /** What a `for` goes over: members of a list or tuple, keys of a dict, characters of a string, nothing of Undefined. */
 export function iterate(value: Value): readonly Value[] {
   if (Array.isArray(value)) return value;
   if (value instanceof PyTuple) return value.items;
+  if (value instanceof PyGenerator) return value.take();
   if (value instanceof Map) return [...value.keys()];
   if (value instanceof Undefined) return [];
   const text = asText(value);
   if (text !== null) return Array.from(text);
-  throw new TemplateError(`'${typeName(value)}' object is not iterable`);
+  throw new TemplateError(`'${typeOf(value)}' object is not iterable`);
 }
 
 export function lengthOf(value: Value): number {
   if (value instanceof Map) return value.size;
-  const number = asNumber(value);
-  if (number !== null || value === null || value instanceof PyObject || value instanceof PyCallable) {
-    throw new TemplateError(`object of type '${typeName(value)}' has no len()`);
+  if (Array.isArray(value) || value instanceof PyTuple || value instanceof Undefined || asText(value) !== null) {
+    return iterate(value).length;
   }
-  return iterate(value).length;
+  throw new TemplateError(`object of type '${typeOf(value)}' has no len()`);
 }
 
 /** Dict keys by Python's equality: `1.0` is `1`. */
 export function toKey(value: Value): PyKey {
   if (value === null || typeof value === 'boolean') return value;
   const key = asText(value) ?? asNumber(value);
-  if (key === null) throw new TemplateError(`expected a string or number as a key, found ${typeName(value)}`);
+  if (key === null) throw new TemplateError(`expected a string or number as a key, found ${typeOf(value)}`);
   return key;
 }
 
