@@ -40,9 +40,18 @@ struct PoolBf16 {
   static f32x16 get_first(const Value* p, int n) { return load_first_bf16(p, n); }
 };
 
+// Asks for the cache lines of `bytes` bytes. A context is far larger than the caches, its blocks lie anywhere in the pool
+// and K is read in strips, which the hardware's prefetchers follow badly: one phase of a block fetches for the next.
+template <int bytes>
+inline void fetch(const std::byte* from) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Raw products of rows row .. row+kRows-1 with 16 * kStrip tokens.
-template <typename Pool, int kRows>
+template <typename Pool, int kRows, bool kFetch>
 void score_tile(const AttentionBlockArgs& args, std::int32_t token) {
+  constexpr int kBytes = 16 * kStrip * static_cast<int>(sizeof(typename Pool::Value));
+  const std::byte* ahead = args.values + std::int64_t{token} / (16 * kStrip) * args.head_dim * kBytes;
   const typename Pool::Value* keys = reinterpret_cast<const typename Pool::Value*>(args.keys) + token;
   const float* queries[kRows];
   f32x16 sums[kRows][kStrip];
@@ -61,6 +70,7 @@ void score_tile(const AttentionBlockArgs& args, std::int32_t token) {
       for (int j = 0; j < kStrip; ++j) sums[r][j] = fma(q, k[j], sums[r][j]);
     }
     keys += kTokens;
+    if constexpr (kFetch) fetch<kBytes>(ahead + std::int64_t{d} * kBytes);
   }
   for (int r = 0; r < kRows; ++r) {
     for (int j = 0; j < kStrip; ++j) store(args.scores + r * kTokens + token + 16 * j, sums[r][j]);
@@ -103,7 +113,7 @@ void softmax_row(const AttentionBlockArgs& args, std::int32_t r) {
 
 // Continues o of rows row .. row+kRows-1 over tokens begin <= t < end, for kVectors * 16 dimensions from d, or for the
 // `partial` last ones when kVectors is 1 and partial is not 0.
-template <typename Pool, int kRows, int kVectors>
+template <typename Pool, int kRows, int kVectors, bool kFetch>
 void value_tile(const AttentionBlockArgs& args, std::int32_t row, std::int32_t d, std::int32_t begin, std::int32_t end,
                 int partial) {
   const std::int64_t stride = attention_output_stride(args.head_dim);
@@ -111,6 +121,9 @@ void value_tile(const AttentionBlockArgs& args, std::int32_t row, std::int32_t d
   const float* weights = args.scores + row * kTokens;
   const typename Pool::Value* values =
       reinterpret_cast<const typename Pool::Value*>(args.values) + std::int64_t{begin} * args.head_dim + d;
+  constexpr int kBytes = 16 * kVectors * static_cast<int>(sizeof(typename Pool::Value));
+  const std::byte* ahead =
+      kFetch ? args.next_keys + std::int64_t{d} * kTokens * static_cast<int>(sizeof(typename Pool::Value)) : nullptr;
   f32x16 sums[kRows][kVectors];
   for (int r = 0; r < kRows; ++r) {
     for (int j = 0; j < kVectors; ++j) sums[r][j] = load(outputs + r * stride + 16 * j);
@@ -128,27 +141,28 @@ void value_tile(const AttentionBlockArgs& args, std::int32_t row, std::int32_t d
       for (int j = 0; j < kVectors; ++j) sums[r][j] = fma(p, v[j], sums[r][j]);
     }
     values += args.head_dim;
+    if constexpr (kFetch) fetch<kBytes>(ahead + std::int64_t{t} * kBytes);
   }
   for (int r = 0; r < kRows; ++r) {
     for (int j = 0; j < kVectors; ++j) store(outputs + r * stride + 16 * j, sums[r][j]);
   }
 }
 
-template <typename Pool, int kRows>
+template <typename Pool, int kRows, bool kFetch>
 void value_range(const AttentionBlockArgs& args, std::int32_t row, std::int32_t begin, std::int32_t end) {
   if (begin >= end) return;
   std::int32_t d = 0;
   for (; d + 16 * kStrip <= args.head_dim; d += 16 * kStrip) {
-    value_tile<Pool, kRows, kStrip>(args, row, d, begin, end, 0);
+    value_tile<Pool, kRows, kStrip, kFetch>(args, row, d, begin, end, 0);
   }
   if constexpr (kStrip > 2) {
     if (d + 32 <= args.head_dim) {
-      value_tile<Pool, kRows, 2>(args, row, d, begin, end, 0);
+      value_tile<Pool, kRows, 2, kFetch>(args, row, d, begin, end, 0);
       d += 32;
     }
   }
   for (; d < args.head_dim; d += 16) {
-    value_tile<Pool, kRows, 1>(args, row, d, begin, end, args.head_dim - d < 16 ? args.head_dim - d : 0);
+    value_tile<Pool, kRows, 1, false>(args, row, d, begin, end, args.head_dim - d < 16 ? args.head_dim - d : 0);
   }
 }
 
@@ -169,7 +183,7 @@ void attend(const AttentionBlockArgs& args) {
     most_end = args.ends[r] > most_end ? args.ends[r] : most_end;
   }
   for (std::int32_t t = least_begin / (16 * kStrip) * (16 * kStrip); t < most_end; t += 16 * kStrip) {
-    score_tile<Pool, kRows>(args, t);
+    args.next_keys != nullptr ? score_tile<Pool, kRows, true>(args, t) : score_tile<Pool, kRows, false>(args, t);
   }
   const std::int64_t stride = attention_output_stride(args.head_dim);
   for (int r = 0; r < kRows; ++r) {
@@ -177,12 +191,13 @@ void attend(const AttentionBlockArgs& args) {
     if (args.begins[r] < args.ends[r]) softmax_row(args, r);
   }
   if (empty_row || most_begin >= least_end) {
-    for (int r = 0; r < kRows; ++r) value_range<Pool, 1>(args, r, args.begins[r], args.ends[r]);
+    for (int r = 0; r < kRows; ++r) value_range<Pool, 1, false>(args, r, args.begins[r], args.ends[r]);
     return;
   }
-  for (int r = 0; r < kRows; ++r) value_range<Pool, 1>(args, r, args.begins[r], most_begin);
-  value_range<Pool, kRows>(args, 0, most_begin, least_end);
-  for (int r = 0; r < kRows; ++r) value_range<Pool, 1>(args, r, least_end, args.ends[r]);
+  for (int r = 0; r < kRows; ++r) value_range<Pool, 1, false>(args, r, args.begins[r], most_begin);
+  args.next_keys != nullptr ? value_range<Pool, kRows, true>(args, 0, most_begin, least_end)
+                            : value_range<Pool, kRows, false>(args, 0, most_begin, least_end);
+  for (int r = 0; r < kRows; ++r) value_range<Pool, 1, false>(args, r, least_end, args.ends[r]);
 }
 
 template <typename Pool>

@@ -71,6 +71,9 @@ struct AttentionBlockArgs {
   std::int32_t rows;
   float scale;
   float softcap;  // 0: none
+  // Keys of the block that will be attended to next, fetched towards the cache meanwhile; nullptr: none, or they are
+  // there already. The values of this block are fetched ahead with them.
+  const std::byte* next_keys;
 };
 
 // Folds block state `from` of one row into the running state `into` of the same row.

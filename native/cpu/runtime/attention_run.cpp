@@ -126,6 +126,9 @@ void run_attention_item(const KernelTable& kernels, const KvPool& pool, Attentio
 
   for (std::int32_t block = item.block_begin; block < item.block_end; ++block) {
     const auto id = static_cast<std::uint32_t>(table[block]);
+    const std::byte* next_keys = block + 1 < item.block_end
+                                     ? pool.keys(layer.layer, static_cast<std::uint32_t>(table[block + 1]), item.kv_head)
+                                     : nullptr;
     for (std::uint32_t row = 0; row < rows.count; row += tile) {
       const std::uint32_t count = std::min(tile, rows.count - row);
       const float* queries[kAttentionRows];
@@ -143,7 +146,8 @@ void run_attention_item(const KernelTable& kernels, const KvPool& pool, Attentio
       kernels.attention_block({pool.keys(layer.layer, id, item.kv_head), pool.values(layer.layer, id, item.kv_head),
                                queries, begins, ends, scores,
                                {block_states.maxima, block_states.sums, block_states.outputs}, pool.dtype(), head_dim,
-                               static_cast<std::int32_t>(count), layer.scale, layer.softcap});
+                               static_cast<std::int32_t>(count), layer.scale, layer.softcap,
+                               row == 0 ? next_keys : nullptr});
       for (std::uint32_t r = 0; r < count; ++r) {
         if (begins[r] >= ends[r]) continue;
         const AttentionState state = block_states.at(r);
