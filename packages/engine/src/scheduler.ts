@@ -85,12 +85,17 @@ export class Scheduler {
   }
 
   #planPrefill(plan: StepPlan): void {
+    const candidates: Sequence[] = [];
+    let isAnyDecoding = false;
+    for (const sequence of this.#running) {
+      if (sequence.isDecoding) isAnyDecoding = true;
+      else if (sequence.numPending > 0) candidates.push(sequence);
+    }
+    if (candidates.length === 0 && this.#waiting.length === 0) return;
     const { maxBatchTokens, prefillChunkTokens } = this.#settings;
     const left = maxBatchTokens - plan.numTokens;
-    const isAnyDecoding = plan.numDecodeTokens > 0 || this.#running.some((sequence) => sequence.isDecoding);
     const budget = isAnyDecoding ? Math.min(left, prefillChunkTokens) : left;
     if (budget < 1) return;
-    const candidates = this.#running.filter((sequence) => !sequence.isDecoding && sequence.numPending > 0);
     this.#admit(candidates, budget);
     const shares = sharePrefillBudget(
       candidates.map((sequence) => Math.min(sequence.numPending, sequence.maxChunkTokens)),
