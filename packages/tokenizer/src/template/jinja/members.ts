@@ -77,7 +77,7 @@ function attribute(value: Value, name: string): Value | undefined {
     const method = name === 'format' ? formatMethod : STRING_METHODS.get(name);
     if (method === undefined) return undefined;
     return new PyCallable(name, (args) =>
-      value instanceof Markup ? callOnMarkup(method, value, args) : method(value as string, args),
+      value instanceof Markup ? callOnMarkup(name, method, value, args) : method(value as string, args),
     );
   }
   if (value instanceof Map) return bind(DICT_METHODS, value, name);

@@ -124,8 +124,7 @@ function arithmetic(operator: string, left: Value, right: Value): Value {
   if (a !== null && b !== null) return numeric(operator, a, b, left instanceof PyFloat || right instanceof PyFloat);
   if (operator === '+') return add(left, right);
   if (operator === '*' && (a !== null || b !== null)) return a === null ? repeat(left, b ?? 0) : repeat(right, a);
-  const format = asText(left);
-  if (operator === '%' && format !== null) return percentFormat(format, right);
+  if (operator === '%' && asText(left) !== null) return formatted(left, right);
   return unsupported(operator, left, right);
 }
 
@@ -152,6 +151,14 @@ function numeric(operator: string, a: number, b: number, isFloat: boolean): Valu
     default:
       throw new TemplateError(`expected an operator, found ${operator}`);
   }
+}
+
+/** Markup stays Markup: what is put into it is escaped. */
+function formatted(format: Value, values: Value): Value {
+  if (!(format instanceof Markup)) return percentFormat(asText(format) ?? '', values);
+  const escape = (value: Value): Value => (asNumber(value) === null ? toMarkup(value).text : value);
+  const escaped = values instanceof PyTuple ? new PyTuple(values.items.map(escape)) : escape(values);
+  return new Markup(percentFormat(format.text, escaped));
 }
 
 function add(left: Value, right: Value): Value {

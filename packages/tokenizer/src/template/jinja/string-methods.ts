@@ -56,8 +56,14 @@ export const STRING_METHODS: ReadonlyMap<string, StringMethod> = new Map<string,
   ['center', (text, args) => center(text, args.integer(0, 'width'), args.text(1, 'fillchar', ' '))],
 ]);
 
-/** A method of Markup: its text arguments are escaped first, and the texts it gives are Markup again. */
-export function callOnMarkup(method: StringMethod, receiver: Markup, args: CallArguments): Value {
+/** Methods that only look for their arguments, which markupsafe passes as they are. */
+const SEEKERS = new Set(
+  'split rsplit splitlines partition rpartition find rfind index rindex count startswith endswith'.split(' '),
+);
+
+/** A method of Markup: what it would put into the text is escaped first, and the texts it gives are Markup again. */
+export function callOnMarkup(name: string, method: StringMethod, receiver: Markup, args: CallArguments): Value {
+  if (SEEKERS.has(name)) return markUp(method(receiver.text, args));
   const escape = (value: Value): Value => (typeof value === 'string' ? toMarkup(value).text : value);
   const named = new Map([...args.named].map(([name, value]): [string, Value] => [name, escape(value)]));
   return markUp(method(receiver.text, new CallArguments(args.positional.map(escape), named)));

@@ -28,7 +28,8 @@ export function parseTemplate(source: string): Node {
     program = parse(rewriteTests(tokens));
   } catch (error) {
     // The parser reads past the end of an unfinished block, which shows as a TypeError.
-    throw new TemplateError(`the template does not parse: ${error instanceof Error ? error.message : String(error)}`);
+    const problem = error instanceof TypeError ? 'it ends inside a block or an expression' : String(error);
+    throw new TemplateError(`the template does not parse: ${problem}`);
   }
   return program as Node;
 }
