@@ -19,9 +19,13 @@ export interface Listener {
 /** How long responses may take to reach their clients once their generations were aborted. */
 const FAREWELL_MS = 1000;
 
+/** Clients pause between turns; one whose pooled connection went stale meanwhile sees its next request fail. */
+const KEEP_ALIVE_MS = 75_000;
+
 /** @throws KvasirError `invalid-argument` when the address is taken, not ours or not allowed */
 export async function listen(app: App, host: string, port: number): Promise<Listener> {
   const server = createAdaptorServer({ fetch: app.fetch, overrideGlobalObjects: false }) as Server;
+  server.keepAliveTimeout = KEEP_ALIVE_MS;
   // A token is a small write; waiting to fill a packet would hold it back.
   server.on('connection', (socket) => socket.setNoDelay(true));
   await new Promise<void>((resolve, reject) => {
