@@ -1,11 +1,16 @@
 // The ends of a runner's life and the edges of its contract, on the real kernels. What only whole processes show (exits,
 // workers, collection) is tested on the binding itself, in native-runner.
+import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Worker } from 'node:worker_threads';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { serialize } from 'node:v8';
+import { ROW_FLAGS } from '@kvasir/domain';
 import type { KvasirError, LoadOptions, ModelDescriptor, ModelRunner } from '@kvasir/domain';
 import { openModel } from '@kvasir/models';
+import { toAddonModel, toAddonOptions } from '@kvasir/native-runner';
 import { generateGguf, SMALL_SHAPE } from '@kvasir/reference';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CPU_ADDON_FILE } from '../src/addon.ts';
@@ -161,14 +166,41 @@ it('fails running and later steps with file-truncated when a weight file shrinks
   await expect(async () => runner.submit(goodBatch(256)).result).rejects.toMatchObject({ code: 'file-truncated' });
 });
 
-it('loads its addon in workers that end in any order', async () => {
-  const script = `
-    const addon = require(require('node:worker_threads').workerData);
-    if (addon.backendInfo().name !== 'cpu') process.exit(3);
-  `;
-  const exits = Array.from({ length: 4 }, () => {
-    const worker = new Worker(script, { eval: true, workerData: CPU_ADDON_FILE });
-    return new Promise((resolve) => worker.once('exit', resolve));
-  });
-  expect(await Promise.all(exits)).toEqual([0, 0, 0, 0]);
+it('survives workers that are terminated while it loads, computes and is destroyed in them', async () => {
+  const tokens = Array.from({ length: 200 }, (_, i) => (i * 7) % SMALL_SHAPE.vocabularySize);
+  const batch = {
+    tokenIds: Int32Array.from(tokens),
+    positions: Int32Array.from(tokens.keys()),
+    cuSeqlensQ: Int32Array.of(0, tokens.length),
+    contextLengths: Int32Array.of(tokens.length),
+    groups: [
+      {
+        blockTables: Int32Array.of(2),
+        blockTableWidth: 1,
+        slotMapping: Int32Array.from(tokens.keys(), (at) => 512 + at),
+      },
+    ],
+    inputRows: Int32Array.of(-1),
+    samplerSlots: Int32Array.of(-1),
+    outputIndexes: Int32Array.of(0),
+    rowFlags: Uint8Array.of(ROW_FLAGS.hash),
+    admissions: [],
+  };
+  const { groups, admissions, ...arrays } = batch;
+  const inWaistTerms = {
+    ...arrays,
+    blockTableWidth: Uint32Array.from(groups, (group) => group.blockTableWidth),
+    blockTables: groups.map((group) => group.blockTables),
+    slotMapping: groups.map((group) => group.slotMapping),
+    samplers: admissions,
+  };
+  const file = path.join(scratch, 'worker-teardown.v8');
+  const toServe = { addonFile: CPU_ADDON_FILE, model: toAddonModel(model), options: toAddonOptions(OPTIONS, 8) };
+  writeFileSync(file, serialize({ ...toServe, batch: inWaistTerms }));
+  const script = path.join(path.dirname(fileURLToPath(import.meta.url)), 'worker-teardown.mjs');
+  const { stdout } = await promisify(execFile)(process.execPath, [script, file], { timeout: 120_000 });
+
+  await using runner = await load();
+  const { hashes } = await runner.submit(batch).result;
+  expect(stdout).toBe(`hash ${hashes[0]}\n`);
 });
