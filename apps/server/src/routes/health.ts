@@ -16,6 +16,7 @@ export function health(context: Context<AppEnvironment>, dependencies: AppDepend
     device: model.facts.device,
     numericsId: model.facts.numericsId,
     steps: stats.steps,
+    stepsInFlight: stats.stepsInFlight,
     running: stats.running,
     waiting: stats.waiting,
     outputTokens: stats.outputTokens,

@@ -105,7 +105,7 @@ export class ServerProcess {
   async idle(): Promise<Health> {
     for (;;) {
       const health = await this.health();
-      if (health.running === 0 && health.waiting === 0) return health;
+      if (health.running + health.waiting + health.stepsInFlight === 0) return health;
     }
   }
 
@@ -127,6 +127,7 @@ export class ServerProcess {
 export interface Health {
   readonly ready: boolean;
   readonly steps: number;
+  readonly stepsInFlight: number;
   readonly running: number;
   readonly waiting: number;
   readonly outputTokens: number;
