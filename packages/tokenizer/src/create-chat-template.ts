@@ -7,8 +7,8 @@ import { WorkerLane } from './worker/worker-lane.ts';
 
 const DEFAULTS = { deadlineMs: 2000, maxOutputCharacters: 8 << 20 } as const;
 
-/** A conversation of the longest prompt, as values of the interpreter, takes a small part of it. */
-const WORKER_HEAP_MB = 512;
+/** Well above what the interpreter lets a template make: a worker that reaches its limit can end the process. */
+const WORKER_HEAP_MB = 1024;
 
 /** Names OpenAI-shaped conversations with tools go by, where a model has more than one template. */
 const TOOL_TEMPLATE = 'tool_use';

@@ -87,8 +87,8 @@ describe('byte-level BPE', () => {
     const turn = [{ text: '<|im_start|>the cat<|im_end|>', special: true }];
     const first = await encodeSegments(tokenizer, turn, { addBosEos: false });
     const longer = await encodeSegments(tokenizer, [...turn, { text: ' food', special: true }], { addBosEos: false });
-    expect([...longer.slice(0, first.length)]).toEqual([...first]);
-    expect([...longer.slice(first.length)]).toEqual(naive(' food'));
+    expect(longer.slice(0, first.length)).toEqual(first);
+    expect(longer.slice(first.length)).toEqual(Int32Array.from(naive(' food')));
   });
 
   it('never reads a control token that untrusted text takes part in', async () => {

@@ -1,3 +1,4 @@
+import { checkText } from './limits.ts';
 import { formatNumber } from './percent-format.ts';
 import { toRepr, toText } from './python-text.ts';
 import { type CallArguments, PyFloat, TemplateError, type Value, asNumber } from './values.ts';
@@ -87,6 +88,7 @@ function formatNumeric(
 }
 
 function align(text: string, width: number, alignment: string, filler: string): string {
+  checkText(width);
   const room = Math.max(0, width - Array.from(text).length);
   if (alignment === '<') return text + filler.repeat(room);
   if (alignment === '>') return filler.repeat(room) + text;

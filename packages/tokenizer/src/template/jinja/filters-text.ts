@@ -1,7 +1,8 @@
 import { toJson } from './json.ts';
+import { checkText } from './limits.ts';
 import { percentFormat } from './percent-format.ts';
 import { escapeHtml, toMarkup, toText } from './python-text.ts';
-import { capitalize, center, replaceText, strip, trimBoth } from './string-methods.ts';
+import { capitalize, center, joinBounded, replaceText, strip, trimBoth } from './string-methods.ts';
 import {
   type CallArguments,
   Markup,
@@ -77,10 +78,12 @@ function titleWords(text: string): string {
 
 function indent(text: string, args: CallArguments): string {
   const width = args.get(0, 'width') ?? 4;
-  const prefix = asText(width) ?? ' '.repeat(asNumber(width) ?? 4);
+  checkText(asNumber(width) ?? 0);
+  const prefix = asText(width) ?? ' '.repeat(Math.max(0, asNumber(width) ?? 4));
   const first = args.boolean(1, 'first', false);
   const blank = args.boolean(2, 'blank', false);
   const lines = text.split(/\r\n|\n|\r/);
+  checkText(text.length + (lines.length + 1) * prefix.length);
   const indented = lines.map((line, index) => (index > 0 && (blank || line !== '') ? prefix + line : line)).join('\n');
   return first ? prefix + indented : indented;
 }
@@ -150,5 +153,5 @@ function orDefault(value: Value, args: CallArguments): Value {
 export function joinFilter(value: Value, args: CallArguments, pick: (item: Value, path: Value) => Value): string {
   const path = args.get(1, 'attribute') ?? null;
   const items = iterate(value).map((item) => (path === null ? item : pick(item, path)));
-  return items.map(toText).join(toText(args.get(0, 'd') ?? ''));
+  return joinBounded(items.map(toText), toText(args.get(0, 'd') ?? ''));
 }

@@ -10,6 +10,7 @@ import type {
   SetNode,
 } from './ast.ts';
 import { findFilter } from './filters.ts';
+import { MAX_WORK_BYTES } from './limits.ts';
 import { getAttribute, getItem, slice } from './members.ts';
 import { applyBinary, defined } from './operators.ts';
 import { toText } from './python-text.ts';
@@ -21,6 +22,7 @@ import {
   CallArguments,
   PyCallable,
   PyFloat,
+  PyGenerator,
   PyObject,
   PyTuple,
   TemplateError,
@@ -33,6 +35,14 @@ import {
   toKey,
   typeOf,
 } from './values.ts';
+
+/** Nodes whose value is new rather than one that was there. */
+const MAKERS: ReadonlySet<Node['type']> = new Set([
+  'ArrayLiteral',
+  'BinaryExpression',
+  'CallExpression',
+  'FilterExpression',
+]);
 
 /** The output grew beyond its limit. */
 export class OutputTooLong extends Error {}
@@ -67,6 +77,7 @@ class LoopControl {
  */
 export class Interpreter {
   readonly #maxOutput: number;
+  #workLeft = 0;
 
   /** @param maxOutput longest text any block may give, in UTF-16 units */
   constructor(maxOutput: number) {
@@ -76,6 +87,7 @@ export class Interpreter {
   /** @throws TemplateError, OutputTooLong */
   render(program: Node, variables: ReadonlyMap<string, Value>): string {
     if (program.type !== 'Program') throw new TemplateError('expected a whole template');
+    this.#workLeft = MAX_WORK_BYTES;
     const globals = new Scope(null);
     for (const [name, value] of variables) globals.set(name, value);
     return this.#capture(program.body, new Scope(globals));
@@ -211,6 +223,21 @@ export class Interpreter {
   }
 
   #evaluate(node: Node, scope: Scope): Value {
+    const value = this.#valueOf(node, scope);
+    const isSlice = node.type === 'MemberExpression' && node.property.type === 'SliceExpression';
+    if (isSlice || MAKERS.has(node.type)) this.#charge(value);
+    return value;
+  }
+
+  /** Lists and texts a template makes are counted, not collected: it has no use for more than the limit. */
+  #charge(value: Value): void {
+    this.#workLeft -=
+      Array.isArray(value) || value instanceof PyGenerator ? value.length * 8 : (asText(value)?.length ?? 0);
+    if (this.#workLeft < 0)
+      throw new TemplateError(`expected lists and texts of at most ${MAX_WORK_BYTES} bytes in all`);
+  }
+
+  #valueOf(node: Node, scope: Scope): Value {
     switch (node.type) {
       case 'StringLiteral':
       case 'IntegerLiteral':

@@ -1,3 +1,4 @@
+import { Room } from './limits.ts';
 import { floatText } from './python-text.ts';
 import {
   PyFloat,
@@ -18,6 +19,7 @@ interface JsonStyle {
   readonly keySeparator: string;
   readonly escapesNonAscii: boolean;
   readonly sortsKeys: boolean;
+  readonly room: Room;
 }
 
 /** Python's `json.dumps` with the arguments chat templates pass to `tojson`; non-ASCII text stays as it is by default. */
@@ -32,6 +34,7 @@ export function toJson(value: Value, args: CallArguments): string {
     keySeparator,
     escapesNonAscii: isTrue(args.get(0, 'ensure_ascii') ?? false),
     sortsKeys: isTrue(args.get(3, 'sort_keys') ?? false),
+    room: new Room(),
   });
 }
 
@@ -54,6 +57,7 @@ function pairOfTexts(value: Value): readonly [string, string] {
 }
 
 function write(value: Value, depth: number, style: JsonStyle): string {
+  style.room.take(asText(value)?.length ?? (style.indent?.length ?? 0) * depth);
   if (value === null || typeof value === 'boolean') return String(value);
   if (typeof value === 'number') return String(value);
   if (value instanceof PyFloat) return jsonFloat(value.value);

@@ -1,3 +1,4 @@
+import { checkText } from './limits.ts';
 import { floatText, toRepr, toText } from './python-text.ts';
 import { PyFloat, PyTuple, TemplateError, type Value, asNumber } from './values.ts';
 
@@ -66,6 +67,7 @@ export function formatNumber(value: number, conversion: string, precision: numbe
 }
 
 function pad(text: string, width: number, flags: string): string {
+  checkText(width);
   if (text.length >= width) return text;
   if (flags.includes('-')) return text.padEnd(width);
   if (!flags.includes('0')) return text.padStart(width);

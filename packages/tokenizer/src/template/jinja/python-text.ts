@@ -1,3 +1,4 @@
+import { Room } from './limits.ts';
 import { Markup, PyFloat, PyObject, PyTuple, Undefined, type Value, asText, typeOf } from './values.ts';
 
 /** Python's `str(value)`: what `{{ value }}` prints. */
@@ -9,20 +10,22 @@ export function toText(value: Value): string {
 }
 
 /** Python's `repr(value)`: how a value shows inside a list or dict. */
-export function toRepr(value: Value): string {
+export function toRepr(value: Value, room: Room = new Room()): string {
+  room.take(asText(value)?.length ?? 1);
   if (value === null) return 'None';
   if (typeof value === 'boolean') return value ? 'True' : 'False';
   if (typeof value === 'number') return integerText(value);
   if (typeof value === 'string') return reprString(value);
   if (value instanceof Markup) return `Markup(${reprString(value.text)})`;
   if (value instanceof PyFloat) return floatText(value.value);
-  if (Array.isArray(value)) return `[${value.map(toRepr).join(', ')}]`;
-  if (value instanceof PyTuple) return `(${value.items.map(toRepr).join(', ')}${value.items.length === 1 ? ',' : ''})`;
+  if (Array.isArray(value)) return `[${value.map((item) => toRepr(item, room)).join(', ')}]`;
+  if (value instanceof PyTuple)
+    return `(${value.items.map((item) => toRepr(item, room)).join(', ')}${value.items.length === 1 ? ',' : ''})`;
   if (value instanceof Map) {
-    return `{${[...value].map(([key, member]) => `${toRepr(key)}: ${toRepr(member)}`).join(', ')}}`;
+    return `{${[...value].map(([key, member]) => `${toRepr(key, room)}: ${toRepr(member, room)}`).join(', ')}}`;
   }
   if (value instanceof Undefined) return 'Undefined';
-  if (value instanceof PyObject && value.isNamespace) return `<Namespace ${toRepr(new Map(value.attributes))}>`;
+  if (value instanceof PyObject && value.isNamespace) return `<Namespace ${toRepr(new Map(value.attributes), room)}>`;
   return `<${typeOf(value)}>`;
 }
 

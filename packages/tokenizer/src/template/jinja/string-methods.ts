@@ -1,3 +1,4 @@
+import { checkText } from './limits.ts';
 import { toMarkup } from './python-text.ts';
 import { CallArguments, Markup, PyTuple, TemplateError, type Value, asText, iterate, typeOf } from './values.ts';
 
@@ -65,7 +66,7 @@ const SEEKERS = new Set(
 export function callOnMarkup(name: string, method: StringMethod, receiver: Markup, args: CallArguments): Value {
   if (SEEKERS.has(name)) return markUp(method(receiver.text, args));
   const escape = (value: Value): Value => (typeof value === 'string' ? toMarkup(value).text : value);
-  const named = new Map([...args.named].map(([name, value]): [string, Value] => [name, escape(value)]));
+  const named = new Map([...args.named].map(([key, value]): [string, Value] => [key, escape(value)]));
   return markUp(method(receiver.text, new CallArguments(args.positional.map(escape), named)));
 }
 
@@ -182,6 +183,7 @@ function partition(text: string, args: CallArguments, at: number, absent: readon
 }
 
 export function replaceText(text: string, from: string, to: string, count: number): string {
+  checkText(text.length + countParts(text, from) * to.length);
   if (count < 0)
     return from === '' ? to + Array.from(text, (character) => character + to).join('') : text.split(from).join(to);
   const parts = from === '' ? ['', ...Array.from(text), ''] : text.split(from);
@@ -191,15 +193,20 @@ export function replaceText(text: string, from: string, to: string, count: numbe
 }
 
 function joinTexts(separator: string, items: Value): string {
-  return iterate(items)
-    .map((item, index) => {
-      const text = asText(item);
-      if (text === null) {
-        throw new TemplateError(`sequence item ${index}: expected str instance, ${typeOf(item)} found`);
-      }
-      return text;
-    })
-    .join(separator);
+  const texts = iterate(items).map((item, index) => {
+    const text = asText(item);
+    if (text === null) {
+      throw new TemplateError(`sequence item ${index}: expected str instance, ${typeOf(item)} found`);
+    }
+    return text;
+  });
+  return joinBounded(texts, separator);
+}
+
+/** Texts with a separator between, unless that would be too long. */
+export function joinBounded(texts: readonly string[], separator: string): string {
+  checkText(texts.reduce((length, text) => length + text.length + separator.length, 0));
+  return texts.join(separator);
 }
 
 /** A UTF-16 position as one in code points. */
@@ -217,15 +224,18 @@ function countParts(text: string, part: string): number {
 }
 
 function zeroFill(text: string, width: number): string {
+  checkText(width);
   const sign = /^[-+]/.exec(text)?.[0] ?? '';
   return sign + text.slice(sign.length).padStart(width - sign.length, '0');
 }
 
 function fill(text: string, args: CallArguments): string {
+  checkText(args.integer(0, 'width'));
   return args.text(1, 'fillchar', ' ').repeat(Math.max(0, args.integer(0, 'width') - Array.from(text).length));
 }
 
 export function center(text: string, width: number, filler = ' '): string {
+  checkText(width);
   const room = Math.max(0, width - Array.from(text).length);
   const left = Math.floor(room / 2) + (room & width & 1);
   return filler.repeat(left) + text + filler.repeat(room - left);

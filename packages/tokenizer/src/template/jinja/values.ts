@@ -67,6 +67,10 @@ export class PyGenerator {
     this.#items = items;
   }
 
+  get length(): number {
+    return this.#items.length;
+  }
+
   take(): readonly Value[] {
     const items = this.#items;
     this.#items = [];
@@ -192,10 +196,20 @@ export function iterate(value: Value): readonly Value[] {
 
 export function lengthOf(value: Value): number {
   if (value instanceof Map) return value.size;
-  if (Array.isArray(value) || value instanceof PyTuple || value instanceof Undefined || asText(value) !== null) {
-    return iterate(value).length;
-  }
+  const text = asText(value);
+  if (text !== null) return codePoints(text);
+  if (Array.isArray(value) || value instanceof PyTuple || value instanceof Undefined) return iterate(value).length;
   throw new TemplateError(`object of type '${typeOf(value)}' has no len()`);
+}
+
+function codePoints(text: string): number {
+  let count = 0;
+  for (let index = 0; index < text.length; index += 1) {
+    const isPair = (text.charCodeAt(index) & 0xfc00) === 0xd800 && (text.charCodeAt(index + 1) & 0xfc00) === 0xdc00;
+    if (isPair) index += 1;
+    count += 1;
+  }
+  return count;
 }
 
 /** Dict keys by Python's equality: `1.0` is `1`. */
