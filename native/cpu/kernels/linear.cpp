@@ -17,7 +17,7 @@ void linear(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end
   }
   const QuantizedActivations a =
       quantized_activations_view(const_cast<std::byte*>(args.quantized), args.tokens, args.weight.cols);
-  if (args.tokens == 1) return linear_vector(args, a, row_begin, row_end);
+  if (args.tokens <= 3) return linear_vector(args, a, row_begin, row_end);
   linear_tiles(args, a, row_begin, row_end, scratch);
 }
 

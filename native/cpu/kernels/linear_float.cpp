@@ -20,8 +20,8 @@ constexpr int kTokens = 2;
 #endif
 static_assert(kTokens <= kMaxFloatTokens);
 constexpr int kRows = 4;
-// Columns of one pass: 6 tokens x 384 x 4 bytes stay in a 32 KB cache beside the sums while the panel streams by.
-constexpr std::int64_t kBlockColumns = 384;
+// Most columns of one pass: 6 tokens x 768 x 4 bytes stay in a 32 KB cache while four rows of the panel stream by.
+constexpr std::int64_t kBlockColumns = 768;
 
 struct LoadF32 {
   static constexpr std::int64_t kBytes = 4;
@@ -46,8 +46,8 @@ struct Rows {
   std::int64_t first;   // row of the weight
 };
 
-// Adds columns [begin, end) to acc[row][token].
-template <typename Load, int rows, int tokens>
+// Adds columns [begin, end) to acc[row][token]; without `tail` their number is a multiple of 16.
+template <typename Load, int rows, int tokens, bool tail>
 inline void add_columns(const Rows& w, const float* x, std::int64_t ldx, std::int64_t begin, std::int64_t end,
                         f32x16 (*acc)[tokens]) {
   std::int64_t c = begin;
@@ -59,8 +59,8 @@ inline void add_columns(const Rows& w, const float* x, std::int64_t ldx, std::in
       for (int t = 0; t < tokens; ++t) acc[i][t] = fma(weight, xs[t], acc[i][t]);
     }
   }
+  if constexpr (!tail) return;
   const int rest = static_cast<int>(end - c);
-  if (rest == 0) return;
   const mask16 present = first_lanes(rest);
   for (int i = 0; i < rows; ++i) {
     const f32x16 weight = Load::first(w.data + i * w.stride + c * Load::kBytes, rest);
@@ -87,51 +87,56 @@ inline void finish(const LinearArgs& args, std::int64_t row, std::int64_t token,
 }
 
 // All columns of a tile at once.
-template <typename Load, int rows, int tokens>
+template <typename Load, int rows, int tokens, bool tail>
 void multiply_tile(const LinearArgs& args, const Rows& w, std::int64_t token) {
   f32x16 acc[rows][tokens];
   for (int i = 0; i < rows; ++i) {
     for (int t = 0; t < tokens; ++t) acc[i][t] = zero();
   }
-  add_columns<Load, rows, tokens>(w, args.x + token * args.ldx, args.ldx, 0, args.weight.cols, acc);
+  add_columns<Load, rows, tokens, tail>(w, args.x + token * args.ldx, args.ldx, 0, args.weight.cols, acc);
   finish<rows, tokens>(args, w.first, token, acc);
 }
 
 // One block of columns of a tile, its sums kept at `sums` in between.
-template <int rows, int tokens>
+template <int rows, int tokens, bool tail>
 void multiply_block(const LinearArgs& args, const Rows& w, std::int64_t token, std::int64_t begin, std::int64_t end,
                     float* sums) {
   f32x16 acc[rows][tokens];
   for (int i = 0; i < rows; ++i) {
     for (int t = 0; t < tokens; ++t) acc[i][t] = begin == 0 ? zero() : load(sums + (i * tokens + t) * 16);
   }
-  add_columns<LoadF32, rows, tokens>(w, args.x + token * args.ldx, args.ldx, begin, end, acc);
+  add_columns<LoadF32, rows, tokens, tail>(w, args.x + token * args.ldx, args.ldx, begin, end, acc);
   if (end == args.weight.cols) return finish<rows, tokens>(args, w.first, token, acc);
   for (int i = 0; i < rows; ++i) {
     for (int t = 0; t < tokens; ++t) store(sums + (i * tokens + t) * 16, acc[i][t]);
   }
 }
 
-// Calls f.template operator()<n>() with n = count, 1 <= count <= most.
+// Calls f.template operator()<n, tail>() with n = count, 1 <= count <= most, and whether `columns` leave a tail.
 template <int most, typename Function>
-void with_count(int count, Function f) {
-  if (count == most) return f.template operator()<most>();
-  if constexpr (most > 1) with_count<most - 1>(count, f);
+void with_shape(int count, std::int64_t columns, Function f) {
+  if (count == most && columns % 16 == 0) return f.template operator()<most, false>();
+  if (count == most) return f.template operator()<most, true>();
+  if constexpr (most > 1) with_shape<most - 1>(count, columns, f);
 }
+
+// Tiles of tokens, of nearly equal size: 8 tokens are 4 + 4, not 6 + 2.
+std::int64_t token_tiles(std::int64_t tokens) { return (tokens + kTokens - 1) / kTokens; }
 
 // Weights as stored, converted on the fly.
 template <typename Load>
 void multiply_stored(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end) {
-  const std::int64_t stride = row_bytes(args.weight);
+  const std::int64_t stride = row_bytes(args.weight), n_tiles = token_tiles(args.tokens);
   for (std::int64_t r = row_begin; r < row_end; r += kRows) {
     const int rows = static_cast<int>(row_end - r < kRows ? row_end - r : kRows);
     const Rows w{args.weight.data + r * stride, stride, r};
-    for (std::int64_t token = 0; token < args.tokens; token += kTokens) {
-      const int tokens = static_cast<int>(args.tokens - token < kTokens ? args.tokens - token : kTokens);
-      with_count<kTokens>(tokens, [&]<int n>() {
-        if (rows == kRows) return multiply_tile<Load, kRows, n>(args, w, token);
+    for (std::int64_t tile = 0; tile < n_tiles; ++tile) {
+      const std::int64_t token = tile * args.tokens / n_tiles;
+      const int tokens = static_cast<int>((tile + 1) * args.tokens / n_tiles - token);
+      with_shape<kTokens>(tokens, args.weight.cols, [&]<int n, bool tail>() {
+        if (rows == kRows) return multiply_tile<Load, kRows, n, tail>(args, w, token);
         for (int i = 0; i < rows; ++i) {
-          multiply_tile<Load, 1, n>(args, {w.data + i * stride, stride, r + i}, token);
+          multiply_tile<Load, 1, n, tail>(args, {w.data + i * stride, stride, r + i}, token);
         }
       });
     }
@@ -141,21 +146,23 @@ void multiply_stored(const LinearArgs& args, std::int64_t row_begin, std::int64_
 // All tokens against a panel of converted rows.
 void multiply_panel(const LinearArgs& args, const Rows& panel, int rows, float* sums) {
   const std::int64_t cols = args.weight.cols;
-  const std::int64_t n_tiles = (args.tokens + kTokens - 1) / kTokens;
-  for (std::int64_t tile = 0; tile < n_tiles; ++tile) {  // of nearly equal size: 8 tokens are 4 + 4, not 6 + 2
+  const std::int64_t n_tiles = token_tiles(args.tokens);
+  const std::int64_t n_blocks = (cols + kBlockColumns - 1) / kBlockColumns;
+  for (std::int64_t tile = 0; tile < n_tiles; ++tile) {
     const std::int64_t token = tile * args.tokens / n_tiles;
     const int tokens = static_cast<int>((tile + 1) * args.tokens / n_tiles - token);
-    for (std::int64_t begin = 0; begin < cols; begin += kBlockColumns) {
-      const std::int64_t end = begin + kBlockColumns < cols ? begin + kBlockColumns : cols;
-      with_count<kTokens>(tokens, [&]<int n>() {
+    for (std::int64_t block = 0; block < n_blocks; ++block) {
+      const std::int64_t begin = block * cols / n_blocks / 16 * 16;
+      const std::int64_t end = block + 1 == n_blocks ? cols : (block + 1) * cols / n_blocks / 16 * 16;
+      with_shape<kTokens>(tokens, end - begin, [&]<int n, bool tail>() {
         int i = 0;
         for (; i + kRows <= rows; i += kRows) {
           const Rows w{panel.data + i * panel.stride, panel.stride, panel.first + i};
-          multiply_block<kRows, n>(args, w, token, begin, end, sums + i * n * 16);
+          multiply_block<kRows, n, tail>(args, w, token, begin, end, sums + i * n * 16);
         }
         for (; i < rows; ++i) {
           const Rows w{panel.data + i * panel.stride, panel.stride, panel.first + i};
-          multiply_block<1, n>(args, w, token, begin, end, sums + i * n * 16);
+          multiply_block<1, n, tail>(args, w, token, begin, end, sums + i * n * 16);
         }
       });
     }
@@ -178,7 +185,7 @@ void multiply_converted(const LinearArgs& args, std::int64_t row_begin, std::int
 }  // namespace
 
 void linear_float(const LinearArgs& args, std::int64_t row_begin, std::int64_t row_end, std::byte* scratch) {
-  const bool few_tokens = args.tokens <= 4;
+  const bool few_tokens = args.tokens <= 8;
   if (args.weight.dtype == KV_F32 && few_tokens) return multiply_stored<LoadF32>(args, row_begin, row_end);
   if (args.weight.dtype == KV_F16 && few_tokens) return multiply_stored<LoadF16>(args, row_begin, row_end);
   if (args.weight.dtype == KV_BF16 && few_tokens) return multiply_stored<LoadBf16>(args, row_begin, row_end);

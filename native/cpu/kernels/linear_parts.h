@@ -6,7 +6,7 @@
 
 namespace kv::cpu::KV_PATH {
 
-// Block-quantized weights, one token: products straight from the stored rows.
+// Block-quantized weights, up to about three tokens: products straight from the stored rows.
 void linear_vector(const LinearArgs& args, const QuantizedActivations& a, std::int64_t row_begin, std::int64_t row_end);
 
 // Block-quantized weights, several tokens: tiles of 16 rows are unpacked once into scratch.

@@ -38,34 +38,46 @@ Tile make_tile(std::byte* memory, std::int64_t groups, const SixteenRows& rows, 
 // ------------------------------------------------------------------------------------------------------------ packing
 
 template <typename Format, int pair>
-inline void pack_pair(const SixteenRows& rows, std::int64_t span, int second, std::byte* codes) {
+inline void pack_pair(const RowCursor& at, int second, std::byte* to) {
   u8x64 v[16];
-  for (int r = 0; r < 16; ++r) v[r] = Format::template codes<pair>(rows.row(r), span, second);
+  at.each_row([&](int r, const std::uint8_t* p) { v[r] = Format::template codes<pair>(p, second); });
   transpose16(v);
-  std::byte* to = codes + (span * Format::kPairs + pair) * 1024;
   for (int w = 0; w < 16; ++w) store64(to + 64 * w, v[w]);
+}
+
+// Packs one span, whose first group is `group` of the row.
+template <typename Format, int second>
+inline void pack_span(const RowCursor& at, std::int64_t group, const Tile& tile) {
+  constexpr int per_group = Format::kKind == ScaleKind::halves ? 2 : 1;
+  constexpr int count = (Format::kPairs == 4 ? 8 : 1 + second) * per_group;
+  i32x16 words[Format::kWords];
+  f32x16 s[16], m[8];
+  gather_scale_words<Format>(at, second, words);
+  Format::scales(words, s, m);
+  for (int i = 0; i < count; ++i) {
+    store(tile.scales + (group * per_group + i) * 16, s[i]);
+    if constexpr (Format::kKind == ScaleKind::minimum) store(tile.minima + (group + i) * 16, m[i]);
+  }
+  std::byte* codes = tile.codes + group * 512;
+  pack_pair<Format, 0>(at, second, codes);
+  if constexpr (Format::kPairs == 4) {
+    pack_pair<Format, 1>(at, second, codes + 1024);
+    pack_pair<Format, 2>(at, second, codes + 2048);
+    pack_pair<Format, 3>(at, second, codes + 3072);
+  }
 }
 
 template <typename Format>
 void pack_tile(const Tile& tile, std::int64_t groups) {
-  const SixteenRows& rows = tile.rows;
-  constexpr int per_span = Format::kPairs * (Format::kKind == ScaleKind::halves ? 4 : 2);
-  const std::int64_t spans = (groups + 2 * Format::kPairs - 1) / (2 * Format::kPairs);
-  for (std::int64_t span = 0; span < spans; ++span) {
-    const int second = Format::kPairs == 4 || 2 * span + 1 < groups ? 1 : 0;
-    const int count = Format::kPairs == 4 ? per_span : 1 + second;
-    f32x16 s[16], m[8];
-    Format::scales(rows, span, second, s, m);
-    for (int i = 0; i < count; ++i) {
-      store(tile.scales + (span * per_span + i) * 16, s[i]);
-      if constexpr (Format::kKind == ScaleKind::minimum) store(tile.minima + (span * per_span + i) * 16, m[i]);
-    }
-    pack_pair<Format, 0>(rows, span, second, tile.codes);
-    if constexpr (Format::kPairs == 4) {
-      pack_pair<Format, 1>(rows, span, second, tile.codes);
-      pack_pair<Format, 2>(rows, span, second, tile.codes);
-      pack_pair<Format, 3>(rows, span, second, tile.codes);
-    }
+  constexpr int per_span = 2 * Format::kPairs;
+  RowCursor at(tile.rows);
+  std::int64_t g = 0;
+  for (; g + per_span <= groups; g += per_span) {
+    pack_span<Format, 1>(at, g, tile);
+    at.advance(Format::kSpanBytes);
+  }
+  if constexpr (Format::kPairs == 1) {
+    if (g < groups) pack_span<Format, 0>(at, g, tile);
   }
 }
 

@@ -5,10 +5,14 @@
 //   F::kPairs                pairs per span (1 or 4)
 //   F::kKind                 plain: x = s*(u - z); minimum: x = s*u + m; halves: as plain with a scale per 16 columns
 //   F::kZero                 z, the zero point of the codes it delivers
-//   F::codes<p>(row, span, second)          the 64 codes of pair p; second = 0 where the span's second block is missing:
-//                                           its 32 codes are then arbitrary
-//   F::scales(rows, span, second, s, m)     for 16 rows in lanes, s and m of the span's groups (halves: of its 16-column
-//                                           half groups) in ascending order
+//   F::codes<p>(at, second)                 the 64 codes of pair p of the span that begins at `at`; second = 0 where the
+//                                           span's second block is missing: its 32 codes are then arbitrary
+//   F::kWords, F::word_offset(i, second)    the words of a span that hold its scales, as bytes from its start
+//   F::scales(words, s, m)                  from those words of 16 rows in lanes, s and m of the span's groups (halves:
+//                                           of its 16-column half groups) in ascending order
+//   F::kNibbles                             the codes of a block of 32 are 16 bytes of nibbles, and then
+//   F::kHighBits                            whether a fifth bit of each lies in the block's field h
+//   F::from_nibble(x)                       the code of a nibble (before the fifth bit)
 //   F::dot                   the product of its codes with signed activations
 #pragma once
 
@@ -52,9 +56,52 @@ static inline void store_rows(const SixteenRows& rows, f32x16 sum, const float* 
   store_first(y, sum, rows.count);
 }
 
-// One 32-bit word of each of the 16 rows, at the same byte of each.
-static inline i32x16 gather(const SixteenRows& rows, std::int64_t byte) {
-  return gather_words(rows.base + byte, rows.stride);
+// Hides a value from the optimizer. Sixteen row addresses are few sums of a pointer and a stride, but a compiler that sees
+// them all at once keeps sixteen registers' worth of them alive.
+template <typename Value>
+static inline Value hidden(Value value) {
+  __asm__("" : "+r"(value));
+  return value;
+}
+
+// Where 16 rows stand.
+struct RowCursor {
+  const std::uint8_t* row0;
+  std::int64_t stride;
+
+  explicit RowCursor(const SixteenRows& rows) : row0(rows.base), stride(rows.stride) {}
+  void advance(std::int64_t bytes) { row0 += bytes; }
+
+  // Calls f(row, address) for rows 0-15 in order.
+  template <typename Function>
+  void each_row(Function f) const {
+    const std::int64_t s = stride, s3 = 3 * s;
+    const std::uint8_t* p = row0;
+    four_rows<0>(p, s, s3, f);
+    p = hidden(p + 4 * s);
+    four_rows<4>(p, s, s3, f);
+    p = hidden(p + 4 * s);
+    four_rows<8>(p, s, s3, f);
+    p = hidden(p + 4 * s);
+    four_rows<12>(p, s, s3, f);
+  }
+
+ private:
+  template <int first, typename Function>
+  static void four_rows(const std::uint8_t* p, std::int64_t s, std::int64_t s3, Function f) {
+    f(first, p);
+    f(first + 1, p + s);
+    f(first + 2, p + 2 * s);
+    f(first + 3, p + s3);
+  }
+};
+
+// The scale words of one span for 16 rows; what Format::scales takes.
+template <typename Format>
+static inline void gather_scale_words(const RowCursor& at, int second, i32x16* words) {
+  for (int i = 0; i < Format::kWords; ++i) {
+    words[i] = gather_words(at.row0 + Format::word_offset(i, second), at.stride);
+  }
 }
 
 static inline u8x64 low_bits(u8x64 x, int bits) { return x & splat_u8((1 << bits) - 1); }
@@ -67,15 +114,16 @@ struct GroupFormat {
   static constexpr int kPairs = 1;
   static constexpr std::int64_t kSpanBytes = 2 * sizeof(Block);
   static constexpr ScaleKind kKind = ScaleKind::plain;
+  static constexpr bool kNibbles = true, kHighBits = false;
 
-  static const Block* blocks(const std::uint8_t* row, std::int64_t span) {
-    return reinterpret_cast<const Block*>(row + span * kSpanBytes);
+  static const Block* blocks(const std::uint8_t* at) { return reinterpret_cast<const Block*>(at); }
+  static constexpr int kWords = 2;  // of each block its first word
+
+  static std::int64_t word_offset(int i, int second) { return i * second * static_cast<std::int64_t>(sizeof(Block)); }
+  static void scales(const i32x16* words, f32x16* s, f32x16*) {
+    for (int g = 0; g < 2; ++g) s[g] = f16_lanes(words[g]);
   }
-  static void scales(const SixteenRows& rows, std::int64_t span, int second, f32x16* s, f32x16*) {
-    for (int g = 0; g <= second; ++g) {
-      s[g] = f16_lanes(gather(rows, span * kSpanBytes + g * static_cast<std::int64_t>(sizeof(Block))));
-    }
-  }
+  static u8x64 from_nibble(u8x64 x) { return x; }
   static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return kv::cpu::KV_PATH::dot(acc, w, a); }
 };
 
@@ -84,21 +132,20 @@ template <typename Block>
 struct GroupFormatWithMinimum : GroupFormat<Block> {
   static constexpr ScaleKind kKind = ScaleKind::minimum;
   static constexpr int kZero = 0;
-  static void scales(const SixteenRows& rows, std::int64_t span, int second, f32x16* s, f32x16* m) {
-    for (int g = 0; g <= second; ++g) {
-      const i32x16 both =
-          gather(rows, span * GroupFormat<Block>::kSpanBytes + g * static_cast<std::int64_t>(sizeof(Block)));
-      s[g] = f16_lanes(both);
-      m[g] = f16_lanes(shift_right<16>(both));
+  static void scales(const i32x16* words, f32x16* s, f32x16* m) {
+    for (int g = 0; g < 2; ++g) {
+      s[g] = f16_lanes(words[g]);
+      m[g] = f16_lanes(shift_right<16>(words[g]));
     }
   }
 };
 
 struct FormatQ8_0 : GroupFormat<BlockQ8_0> {
+  static constexpr bool kNibbles = false;
   static constexpr int kZero = kQ8Zero;
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
-    const BlockQ8_0* b = blocks(row, span);
+  static u8x64 codes(const std::uint8_t* at, int second) {
+    const BlockQ8_0* b = blocks(at);
     return q8_codes(load32x2(b[0].q, b[second].q));
   }
   static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return dot_q8(acc, w, a); }
@@ -107,16 +154,16 @@ struct FormatQ8_0 : GroupFormat<BlockQ8_0> {
 struct FormatQ4_0 : GroupFormat<BlockQ4_0> {
   static constexpr int kZero = 8;
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
-    const BlockQ4_0* b = blocks(row, span);
+  static u8x64 codes(const std::uint8_t* at, int second) {
+    const BlockQ4_0* b = blocks(at);
     return nibbles16x2(b[0].q, b[second].q);
   }
 };
 
 struct FormatQ4_1 : GroupFormatWithMinimum<BlockQ4_1> {
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
-    const BlockQ4_1* b = blocks(row, span);
+  static u8x64 codes(const std::uint8_t* at, int second) {
+    const BlockQ4_1* b = blocks(at);
     return nibbles16x2(b[0].q, b[second].q);
   }
 };
@@ -131,18 +178,20 @@ static inline u8x64 five_bit_codes(const Block& a, const Block& b) {
 }
 
 struct FormatQ5_0 : GroupFormat<BlockQ5_0> {
+  static constexpr bool kHighBits = true;
   static constexpr int kZero = 16;
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
-    const BlockQ5_0* b = blocks(row, span);
+  static u8x64 codes(const std::uint8_t* at, int second) {
+    const BlockQ5_0* b = blocks(at);
     return five_bit_codes(b[0], b[second]);
   }
 };
 
 struct FormatQ5_1 : GroupFormatWithMinimum<BlockQ5_1> {
+  static constexpr bool kHighBits = true;
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
-    const BlockQ5_1* b = blocks(row, span);
+  static u8x64 codes(const std::uint8_t* at, int second) {
+    const BlockQ5_1* b = blocks(at);
     return five_bit_codes(b[0], b[second]);
   }
 };
@@ -150,15 +199,17 @@ struct FormatQ5_1 : GroupFormatWithMinimum<BlockQ5_1> {
 struct FormatMxfp4 : GroupFormat<BlockMxfp4> {
   static constexpr int kZero = 12;  // the values run from -12 to 12
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int second) {
-    static constexpr std::int8_t shifted[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-    const BlockMxfp4* b = blocks(row, span);
-    return lookup(shifted, nibbles16x2(b[0].q, b[second].q));
+  static u8x64 codes(const std::uint8_t* at, int second) {
+    const BlockMxfp4* b = blocks(at);
+    return from_nibble(nibbles16x2(b[0].q, b[second].q));
   }
-  static void scales(const SixteenRows& rows, std::int64_t span, int second, f32x16* s, f32x16*) {
-    for (int g = 0; g <= second; ++g) {
-      const i32x16 e = gather(rows, span * kSpanBytes + g * static_cast<std::int64_t>(sizeof(BlockMxfp4))) &
-                       splat_i32(255);
+  static u8x64 from_nibble(u8x64 x) {
+    static constexpr std::int8_t shifted[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+    return lookup(shifted, x);
+  }
+  static void scales(const i32x16* words, f32x16* s, f32x16*) {
+    for (int g = 0; g < 2; ++g) {
+      const i32x16 e = words[g] & splat_i32(255);
       // 2^(e - 128): a normal float from e = 2 on, below it the subnormals 2^-128 and 2^-127.
       const f32x16 normal = bits_to_f32(shift_left<23>(e - splat_i32(1)));
       const f32x16 subnormal = bits_to_f32((e + splat_i32(1)) * splat_i32(0x00200000));
@@ -174,28 +225,28 @@ template <typename Block>
 struct KFormatWithMinimum {
   static constexpr int kPairs = 4;
   static constexpr std::int64_t kSpanBytes = sizeof(Block);
+  static constexpr bool kNibbles = false;
   static constexpr ScaleKind kKind = ScaleKind::minimum;
   static constexpr int kZero = 0;
 
-  static const Block& block(const std::uint8_t* row, std::int64_t span) {
-    return *reinterpret_cast<const Block*>(row + span * kSpanBytes);
-  }
-  static void scales(const SixteenRows& rows, std::int64_t span, int, f32x16* s, f32x16* m) {
-    const std::int64_t at = span * kSpanBytes;
-    const i32x16 both = gather(rows, at);
-    const f32x16 d = f16_lanes(both), minus_dmin = zero() - f16_lanes(shift_right<16>(both));
-    const i32x16 w0 = gather(rows, at + 4), w1 = gather(rows, at + 8), w2 = gather(rows, at + 12);
-    scale_of<0>(w0, w1, w2, d, minus_dmin, s, m);
-    scale_of<1>(w0, w1, w2, d, minus_dmin, s, m);
-    scale_of<2>(w0, w1, w2, d, minus_dmin, s, m);
-    scale_of<3>(w0, w1, w2, d, minus_dmin, s, m);
+  static const Block& block(const std::uint8_t* at) { return *reinterpret_cast<const Block*>(at); }
+  static constexpr int kWords = 4;
+
+  static std::int64_t word_offset(int i, int) { return 4 * i; }
+  static void scales(const i32x16* words, f32x16* s, f32x16* m) {
+    const f32x16 d = f16_lanes(words[0]), minus_dmin = zero() - f16_lanes(shift_right<16>(words[0]));
+    scale_of<0>(words, d, minus_dmin, s, m);
+    scale_of<1>(words, d, minus_dmin, s, m);
+    scale_of<2>(words, d, minus_dmin, s, m);
+    scale_of<3>(words, d, minus_dmin, s, m);
   }
   static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) { return kv::cpu::KV_PATH::dot(acc, w, a); }
 
  private:
-  // Groups j and j + 4 from byte j of the three words.
+  // Groups j and j + 4 from byte j of the three words after d and dmin.
   template <int j>
-  static void scale_of(i32x16 w0, i32x16 w1, i32x16 w2, f32x16 d, f32x16 minus_dmin, f32x16* s, f32x16* m) {
+  static void scale_of(const i32x16* words, f32x16 d, f32x16 minus_dmin, f32x16* s, f32x16* m) {
+    const i32x16 w0 = words[1], w1 = words[2], w2 = words[3];
     const i32x16 six = splat_i32(63), four = splat_i32(15), two = splat_i32(0x30);
     s[j] = d * to_f32(shift_right<8 * j>(w0) & six);
     m[j] = minus_dmin * to_f32(shift_right<8 * j>(w1) & six);
@@ -206,15 +257,15 @@ struct KFormatWithMinimum {
 
 struct FormatQ4_K : KFormatWithMinimum<BlockQ4_K> {
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int) {
-    return low_bits(shift_right_halves<0, 4>(load32_twice(block(row, span).q + 32 * pair)), 4);
+  static u8x64 codes(const std::uint8_t* at, int) {
+    return low_bits(shift_right_halves<0, 4>(load32_twice(block(at).q + 32 * pair)), 4);
   }
 };
 
 struct FormatQ5_K : KFormatWithMinimum<BlockQ5_K> {
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int) {
-    const BlockQ5_K& b = block(row, span);
+  static u8x64 codes(const std::uint8_t* at, int) {
+    const BlockQ5_K& b = block(at);
     const u8x64 low = low_bits(shift_right_halves<0, 4>(load32_twice(b.q + 32 * pair)), 4);
     const u8x64 high = low_bits(shift_right_halves<2 * pair, 2 * pair + 1>(load32_twice(b.h)), 1);
     return low | shift_left<4>(high);
@@ -224,23 +275,27 @@ struct FormatQ5_K : KFormatWithMinimum<BlockQ5_K> {
 struct FormatQ6_K {
   static constexpr int kPairs = 4;
   static constexpr std::int64_t kSpanBytes = sizeof(BlockQ6_K);
+  static constexpr bool kNibbles = false;
   static constexpr ScaleKind kKind = ScaleKind::halves;
   static constexpr int kZero = 32;
 
   template <int pair>
-  static u8x64 codes(const std::uint8_t* row, std::int64_t span, int) {
-    const BlockQ6_K& b = *reinterpret_cast<const BlockQ6_K*>(row + span * kSpanBytes);
+  static u8x64 codes(const std::uint8_t* at, int) {
+    const BlockQ6_K& b = *reinterpret_cast<const BlockQ6_K*>(at);
     constexpr int half = pair / 2, upper = pair % 2;
     const u8x64 low = low_bits(shift_right_halves<4 * upper, 4 * upper>(load64(b.ql + 64 * half)), 4);
     const u8x64 high = low_bits(shift_right_halves<4 * upper, 4 * upper + 2>(load32_twice(b.h + 32 * half)), 2);
     return low | shift_left<4>(high);
   }
-  static void scales(const SixteenRows& rows, std::int64_t span, int, f32x16* s, f32x16*) {
-    const std::int64_t at = span * kSpanBytes;
-    // d is the block's last field: its word is read from two bytes earlier, so as not to pass the tensor's end.
-    const f32x16 d = f16_lanes(shift_right<16>(gather(rows, at + 206)));
+  static constexpr int kWords = 5;
+
+  // The first word ends with d: d is the block's last field, and a word that
+  // began there could pass the tensor's end.
+  static std::int64_t word_offset(int i, int) { return i == 0 ? 206 : 188 + 4 * i; }
+  static void scales(const i32x16* words, f32x16* s, f32x16*) {
+    const f32x16 d = f16_lanes(shift_right<16>(words[0]));
     for (int i = 0; i < 4; ++i) {
-      const i32x16 four = gather(rows, at + 192 + 4 * i);
+      const i32x16 four = words[1 + i];
       s[4 * i] = d * to_f32(shift_right_arithmetic<24>(shift_left<24>(four)));
       s[4 * i + 1] = d * to_f32(shift_right_arithmetic<24>(shift_left<16>(four)));
       s[4 * i + 2] = d * to_f32(shift_right_arithmetic<24>(shift_left<8>(four)));

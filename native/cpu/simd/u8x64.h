@@ -2,9 +2,11 @@
 //
 //   load64(p)              64 bytes                     load32x2(a, b)     32 bytes of a, then 32 of b
 //   load32_twice(p)        32 bytes, then the same      nibbles16x2(a, b)  of 16 bytes each: a & 15, a >> 4, b & 15, b >> 4
+//   load16x4(a, b, c, d)   16 bytes of each          load16_four_times(p)
 //   shift_right_halves<l, h>(x)   bytes 0-31 by l, 32-63 by h; upper bits of a byte may receive its neighbour's: mask them
 //   shift_left<n>(x)       for bytes whose upper n bits are clear
 //   bytes_of_bits(m, v)    byte i is v where bit i of m is set, else 0
+//   add_where(x, m, v)     x + v where bit i of m is set, for v a bit that x has clear
 //   lookup(table, x)       table[x] for codes 0-15, table of 16 bytes
 //   quad(word)             four bytes repeated 16 times
 //   dot(acc, w, a)         acc[l] += sum of w[4l+i] * a[4l+i], i < 4; w unsigned and at most 127, a signed, exact
@@ -14,6 +16,7 @@
 //   f16_lanes(x)           the low half of each lane as f16
 //   row_sums32(d, out)     d[r]: lanes 0-7 belong to one sum of row r, lanes 8-15 to another; out[i][r] = sum i of row r
 //   row_sums16(d, out)     the same for four sums of four lanes
+//   quarter_sums4(d)       lane 4q + j: the sum of the four lanes of quarter q of d[j], j < 4
 //   transpose16(rows)      rows[r] as 16 words (u8x64 or i32x16) -> rows[c] holds word c of every row
 // Bytes are read through pointers of any alignment.
 #pragma once

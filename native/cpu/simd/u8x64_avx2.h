@@ -55,6 +55,12 @@ static inline u8x64 bytes_of_bits(std::uint64_t bits, int value) {
   return {bytes_of_bits32(static_cast<std::uint32_t>(bits), value),
           bytes_of_bits32(static_cast<std::uint32_t>(bits >> 32), value)};
 }
+static inline u8x64 load16x4(const void* a, const void* b, const void* c, const void* d) {
+  return {_mm256_loadu2_m128i(static_cast<const __m128i*>(b), static_cast<const __m128i*>(a)),
+          _mm256_loadu2_m128i(static_cast<const __m128i*>(d), static_cast<const __m128i*>(c))};
+}
+static inline u8x64 load16_four_times(const void* p) { return load16x4(p, p, p, p); }
+static inline u8x64 add_where(u8x64 x, std::uint64_t bits, int value) { return x | bytes_of_bits(bits, value); }
 static inline u8x64 lookup(const std::int8_t* table, u8x64 x) {
   const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   return {_mm256_shuffle_epi8(t, x.lo), _mm256_shuffle_epi8(t, x.hi)};
@@ -92,6 +98,11 @@ static inline f32x16 f16_lanes(i32x16 low_halves) {
   const __m256i packed = _mm256_packus_epi32(_mm256_and_si256(low_halves.lo, mask), _mm256_and_si256(low_halves.hi, mask));
   const __m256i ordered = _mm256_permute4x64_epi64(packed, 0xd8);
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(ordered)), _mm256_cvtph_ps(_mm256_extracti128_si256(ordered, 1))};
+}
+
+static inline i32x16 quarter_sums4(const i32x16* d) {
+  return {_mm256_hadd_epi32(_mm256_hadd_epi32(d[0].lo, d[1].lo), _mm256_hadd_epi32(d[2].lo, d[3].lo)),
+          _mm256_hadd_epi32(_mm256_hadd_epi32(d[0].hi, d[1].hi), _mm256_hadd_epi32(d[2].hi, d[3].hi))};
 }
 
 // Of rows 8i..8i+7 (d points at row 8i): lane r of `low` is the sum of words 0-3 of half `upper` of row r, of `high` that

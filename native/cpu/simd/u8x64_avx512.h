@@ -42,6 +42,18 @@ static inline u8x64 nibbles16x2(const void* a, const void* b) {
   const __m512i counts = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
   return {_mm512_and_si512(_mm512_srlv_epi64(both, counts), _mm512_set1_epi8(15))};
 }
+static inline u8x64 load16x4(const void* a, const void* b, const void* c, const void* d) {
+  __m512i x = _mm512_castsi128_si512(_mm_loadu_si128(static_cast<const __m128i*>(a)));
+  x = _mm512_inserti32x4(x, _mm_loadu_si128(static_cast<const __m128i*>(b)), 1);
+  x = _mm512_inserti32x4(x, _mm_loadu_si128(static_cast<const __m128i*>(c)), 2);
+  return {_mm512_inserti32x4(x, _mm_loadu_si128(static_cast<const __m128i*>(d)), 3)};
+}
+static inline u8x64 load16_four_times(const void* p) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
+static inline u8x64 add_where(u8x64 x, std::uint64_t bits, int value) {
+  return {_mm512_mask_add_epi8(x.v, bits, x.v, _mm512_set1_epi8(static_cast<char>(value)))};
+}
 static inline u8x64 bytes_of_bits(std::uint64_t bits, int value) {
   return {_mm512_maskz_set1_epi8(bits, static_cast<char>(value))};
 }
@@ -88,6 +100,8 @@ static inline __m512i add_pairs(__m512i a, __m512i b) {
 static inline __m512i add_quads(const i32x16* d) {
   return add_pairs(add_pairs(d[0].v, d[1].v), add_pairs(d[2].v, d[3].v));
 }
+
+static inline i32x16 quarter_sums4(const i32x16* d) { return {add_quads(d)}; }
 
 static inline void row_sums32(const i32x16* d, i32x16* out) {
   const __m512i r0 = add_quads(d), r4 = add_quads(d + 4), r8 = add_quads(d + 8), r12 = add_quads(d + 12);

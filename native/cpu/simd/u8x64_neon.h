@@ -56,6 +56,11 @@ static inline u8x64 bytes_of_bits(std::uint64_t bits, int value) {
     return vandq_u8(vtstq_u8(bytes, select), vdupq_n_u8(static_cast<std::uint8_t>(value)));
   });
 }
+static inline u8x64 load16x4(const void* a, const void* b, const void* c, const void* d) {
+  return {{load_16(a, 0), load_16(b, 0), load_16(c, 0), load_16(d, 0)}};
+}
+static inline u8x64 load16_four_times(const void* p) { return load16x4(p, p, p, p); }
+static inline u8x64 add_where(u8x64 x, std::uint64_t bits, int value) { return x | bytes_of_bits(bits, value); }
 static inline u8x64 lookup(const std::int8_t* table, u8x64 x) {
   const uint8x16_t t = vreinterpretq_u8_s8(vld1q_s8(table));
   return each_u8([&](int i) { return vqtbl1q_u8(t, x.q[i]); });
@@ -91,6 +96,11 @@ static inline f32x16 f16_lanes(i32x16 low_halves) {
   return each_f32([&](int i) { return vcvt_f32_f16(vreinterpret_f16_s16(vmovn_s32(low_halves.q[i]))); });
 }
 
+static inline i32x16 quarter_sums4(const i32x16* d) {
+  return each_i32([&](int q) {
+    return vpaddq_s32(vpaddq_s32(d[0].q[q], d[1].q[q]), vpaddq_s32(d[2].q[q], d[3].q[q]));
+  });
+}
 static inline void row_sums16(const i32x16* d, i32x16* out) {
   for (int s = 0; s < 4; ++s) {
     for (int i = 0; i < 4; ++i) {

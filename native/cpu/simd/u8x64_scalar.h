@@ -52,6 +52,14 @@ static inline u8x64 nibbles16x2(const void* a, const void* b) {
 static inline u8x64 bytes_of_bits(std::uint64_t bits, int value) {
   return each_u8([=](int i) { return ((bits >> i) & 1u) != 0 ? value : 0; });
 }
+static inline u8x64 load16x4(const void* a, const void* b, const void* c, const void* d) {
+  const void* quarters[4] = {a, b, c, d};
+  u8x64 r;
+  for (int i = 0; i < 4; ++i) copy_bytes(r.b + 16 * i, quarters[i], 16);
+  return r;
+}
+static inline u8x64 load16_four_times(const void* p) { return load16x4(p, p, p, p); }
+static inline u8x64 add_where(const u8x64& x, std::uint64_t bits, int value) { return x | bytes_of_bits(bits, value); }
 static inline u8x64 lookup(const std::int8_t* table, const u8x64& x) {
   return each_u8([&](int i) { return table[x.b[i]]; });
 }
@@ -83,6 +91,12 @@ static inline f32x16 f16_lanes(const i32x16& low_halves) {
   return each_f32([&](int i) { return f16_to_f32(static_cast<std::uint16_t>(unsigned_of(low_halves.v[i]) & 0xffffu)); });
 }
 
+static inline i32x16 quarter_sums4(const i32x16* d) {
+  return each_i32([&](int i) {
+    const std::int32_t* quarter = d[i % 4].v + i / 4 * 4;
+    return quarter[0] + quarter[1] + quarter[2] + quarter[3];
+  });
+}
 template <int n_sums>
 static inline void row_sums(const i32x16* d, i32x16* out) {
   constexpr int width = 16 / n_sums;
