@@ -29,8 +29,8 @@ export interface ConfigSources {
   readonly defaults?: Readonly<Partial<Record<SettingName, unknown>>>;
 }
 
-/** Variables with our prefix that belong to the repository's own tests and tools, not to the program. */
-const FOREIGN_VARIABLES = /^KVASIR_(SHARED$|CONFIG$|TEST_|NATIVE_)/;
+/** Variables with our prefix that are no settings: where the file is, and what the repository's own tests read. */
+const FOREIGN_VARIABLES = /^KVASIR_(SHARED$|CONFIG$|BENCHMARKS$|FUZZ_|NATIVE$|TEST_)/;
 const DEFAULT_FILE = 'kvasir.config.json';
 const DEFAULT_ENDPOINT = 'https://huggingface.co';
 

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { KvasirError } from '@kvasir/domain';
 import type { SamplingParams } from '@kvasir/domain';
 import { createStopMatcher } from '@kvasir/tokenizer';
 import { ChoiceStream } from './choice-stream.ts';
@@ -25,6 +26,7 @@ export interface GenerationPlan {
  * @throws KvasirError as the engine's `submit`
  */
 export function startGeneration(model: ServedModel, plan: GenerationPlan): ChoiceStream {
+  for (const prompt of plan.prompts) requireRoom(prompt, model.facts.contextLength);
   const choices: TextChoice[] = [];
   try {
     for (const promptIds of plan.prompts) {
@@ -44,6 +46,16 @@ export function startGeneration(model: ServedModel, plan: GenerationPlan): Choic
     throw error;
   }
   return new ChoiceStream(choices);
+}
+
+/** Said before the engine looks at every id of a prompt that is far too long. */
+function requireRoom(promptIds: Int32Array, contextLength: number): void {
+  if (promptIds.length <= contextLength) return;
+  throw new KvasirError(
+    'context-length-exceeded',
+    `prompt: expected at most the context's ${contextLength} tokens, found ${promptIds.length}; shorten it`,
+    { facts: { contextLength, promptTokens: promptIds.length } },
+  );
 }
 
 /** A seed of our own choosing that survives JSON: 48 random bits. */
