@@ -17,6 +17,7 @@ import type { Config } from './config.ts';
 import type { ServedModel } from './generation/served-model.ts';
 import { planPool } from './loading/plan-pool.ts';
 import { modelName, resolveModel } from './loading/resolve-model.ts';
+import { vocabularyDirectory } from './loading/vocabulary-directory.ts';
 import { createLog, createNarrator } from './log.ts';
 
 /** Told of long work, so that a terminal can show it. */
@@ -57,6 +58,7 @@ const LOG: InjectionToken<Logger> = Symbol('Logger');
 const CLOCK: InjectionToken<Clock> = Symbol('Clock');
 const NARRATOR: InjectionToken<Narrator> = Symbol('Narrator');
 const MODEL_LOADER: InjectionToken<ModelLoader> = Symbol('ModelLoader');
+const MODEL_PATH: InjectionToken<Promise<string>> = Symbol('ModelPath');
 const MODEL_FILE: InjectionToken<Promise<ModelFile>> = Symbol('ModelFile');
 const TOKENIZER: InjectionToken<Promise<TextTokenizer>> = Symbol('Tokenizer');
 const CHAT_TEMPLATE: InjectionToken<Promise<ChatTemplate | null>> = Symbol('ChatTemplate');
@@ -88,9 +90,13 @@ export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kva
   }));
   singleton(NARRATOR, (c) => createNarrator(c.resolve(LOG)));
   singleton(MODEL_LOADER, () => createLoader(config.backend));
-  later(MODEL_FILE, async () => openModel(await resolveModel(config, hooks.onDownload)));
+  later(MODEL_PATH, () => resolveModel(config, hooks.onDownload));
+  later(MODEL_FILE, async (c) => openModel(await c.resolve(MODEL_PATH)));
   later(TOKENIZER, async (c) => {
-    const tokenizer = await createTokenizer((await c.resolve(MODEL_FILE)).tokenizerSource);
+    const directory = vocabularyDirectory(await c.resolve(MODEL_PATH));
+    const tokenizer = await createTokenizer(
+      directory === null ? (await c.resolve(MODEL_FILE)).tokenizerSource : { kind: 'huggingface', directory },
+    );
     disposers.push(() => tokenizer.dispose());
     return tokenizer;
   });

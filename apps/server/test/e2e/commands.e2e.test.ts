@@ -1,7 +1,14 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { readSafetensors, forward, loadReferenceModel, compareLogits } from '@kvasir/reference';
+import {
+  readSafetensors,
+  forward,
+  loadReferenceModel,
+  compareLogits,
+  SMALL_SHAPE,
+  writeHuggingFaceModel,
+} from '@kvasir/reference';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startHub } from './hub.ts';
 import { runCli, Workbench, type Finished } from './processes.ts';
@@ -93,6 +100,23 @@ describe('kvasir tokenize', () => {
     expect(json<number[]>(await runCli(['tokenize', '--model', model, '--text-file', '-'], { input: 'the' }))).toEqual(
       plain.slice(0, 1),
     );
+  });
+
+  it('works on a tokenizer.json that stands without a model', async () => {
+    const whole = bench.path('hf');
+    writeHuggingFaceModel(whole, SMALL_SHAPE, 'f32', 7);
+    const alone = bench.path('alone');
+    mkdirSync(alone);
+    copyFileSync(path.join(whole, 'tokenizer.json'), path.join(alone, 'tokenizer.json'));
+    const text = bench.write('alone.txt', 'the sea and the wind');
+    const ids = await Promise.all(
+      [whole, alone, path.join(alone, 'tokenizer.json')].map(async (folder) =>
+        json<number[]>(await runCli(['tokenize', '--model', folder, '--text-file', text])),
+      ),
+    );
+    expect(ids[0]?.length).toBeGreaterThan(3);
+    expect(ids[1]).toEqual(ids[0]);
+    expect(ids[2]).toEqual(ids[0]);
   });
 
   it('refuses text that is no UTF-8', async () => {
