@@ -66,6 +66,15 @@ describe('byte-level BPE', () => {
     expect(tokenizer.decode(untrusted)).toBe(text);
   });
 
+  it('counts a token that ends a turn as control, whatever the converter called it', async () => {
+    const end = bpe.specials['<|im_end|>'] as number;
+    const kinds = bpe.kinds.map((kind, id) => (id === end ? 4 : kind));
+    const odd = await createTokenizer(bpeSource({ ...bpe, kinds }));
+    expect([...(await odd.encode('<|im_end|>', plain))]).not.toContain(end);
+    expect([...(await odd.encode('<|im_end|>', trusted))]).toEqual([end]);
+    await odd.dispose();
+  });
+
   it('adds what the metadata asks for', async () => {
     const framed = await createTokenizer(
       bpeSource(bpe, { 'tokenizer.ggml.add_bos_token': true, 'tokenizer.ggml.add_eos_token': true }),

@@ -5,7 +5,7 @@ import { MetadataReader } from './metadata-reader.ts';
 import { buildRankedMerges } from './ranked-merges.ts';
 import { preTokenizer } from './pre-tokenizers.ts';
 import { sharedInt32 } from './shared-memory.ts';
-import { collectStopIds } from './stop-tokens.ts';
+import { collectStopIds, END_TEXTS } from './stop-tokens.ts';
 import { type MergeAlgorithm, TOKEN_KINDS, type SpecialToken, type TokenizerModel } from './tokenizer-model.ts';
 import { buildVocabulary } from './vocabulary.ts';
 
@@ -33,9 +33,20 @@ export function ggufModel(source: GgufSource): TokenizerModel {
   if (texts === null || texts.length === 0) {
     throw new KvasirError('file-corrupt', 'metadata tokenizer.ggml.tokens: expected the vocabulary, found none');
   }
-  const kinds = reader.numbers('tokenizer.ggml.token_type') ?? new Uint8Array(texts.length).fill(TOKEN_KINDS.normal);
-  expectLength('tokenizer.ggml.token_type', kinds.length, texts.length);
+  const kinds = readKinds(reader, texts);
   return kind === 'gpt2' ? byteLevelModel({ reader, texts, kinds }) : sentencePieceModel({ reader, texts, kinds });
+}
+
+/**
+ * Some converters call the token that ends a turn user-defined. In a user's text it must not become one, so it counts
+ * as control.
+ */
+function readKinds(reader: MetadataReader, texts: readonly string[]): Uint8Array {
+  const stored = reader.numbers('tokenizer.ggml.token_type') ?? new Uint8Array(texts.length).fill(TOKEN_KINDS.normal);
+  expectLength('tokenizer.ggml.token_type', stored.length, texts.length);
+  return Uint8Array.from(stored, (kind, id) =>
+    kind === TOKEN_KINDS.userDefined && END_TEXTS.has(texts[id] as string) ? TOKEN_KINDS.control : kind,
+  );
 }
 
 function byteLevelModel(raw: RawVocabulary): TokenizerModel {

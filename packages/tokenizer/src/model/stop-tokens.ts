@@ -1,7 +1,7 @@
 import { TOKEN_KINDS } from './tokenizer-model.ts';
 
 /** Texts by which models of known families end a turn or an answer, where their metadata names only one such token. */
-const END_TEXTS: ReadonlySet<string> = new Set([
+export const END_TEXTS: ReadonlySet<string> = new Set([
   '<|endoftext|>',
   '<|end_of_text|>',
   '<|eot_id|>',
