@@ -101,6 +101,8 @@ KV_TEST("equal tokens give equal bits on every path, thread count, chunk size an
       std::vector<std::uint64_t> expected;
       for (const auto* path : kernel_paths()) {
         for (const std::uint32_t threads : {1u, 2u, 3u}) {
+          // The scalar path is a hundred times slower: one thread count is enough for it.
+          if (std::strcmp(path->name, "scalar") == 0 && threads != 2) continue;
           kv_runner_options options = default_options();
           options.kv_dtype = dtype;
           options.n_threads = threads;
@@ -108,7 +110,7 @@ KV_TEST("equal tokens give equal bits on every path, thread count, chunk size an
           TestRunner runner(model, options);
           KV_CHECK_MSG(runner.status == KV_OK, "%s", runner.message.c_str());
           for (const std::size_t chunk : {std::size_t{7}, std::size_t{256}, std::size_t{2048}}) {
-            // The scalar path is slow and small chunks are many steps: one thread count is enough for them.
+            // Small chunks are many steps: one thread count is enough for them.
             if (chunk == 7 && (threads != 2 || dtype != KV_F16)) continue;
             const auto hashes = hashes_alone(runner, model, sequence, chunk, kDecoded);
             if (expected.empty()) expected = hashes;

@@ -77,11 +77,6 @@ void score_tile(const AttentionBlockArgs& args, std::int32_t token) {
   }
 }
 
-f32x16 soft_cap(f32x16 x, float cap) {
-  const f32x16 e = exp16(x * splat(2.0f / cap));
-  return splat(cap) - splat(2.0f * cap) / (e + splat(1.0f));
-}
-
 // Turns row r of the raw products into p and writes m and l.
 void softmax_row(const AttentionBlockArgs& args, std::int32_t r) {
   float* row = args.scores + r * kTokens;
@@ -200,6 +195,22 @@ void attend(const AttentionBlockArgs& args) {
   for (int r = 0; r < kRows; ++r) value_range<Pool, 1, false>(args, r, least_end, args.ends[r]);
 }
 
+#if defined(KV_PATH_SCALAR)
+// Without vector registers a tile of rows saves nothing; one row at a time keeps the code a tenth of the size.
+template <typename Pool>
+void attend_rows(const AttentionBlockArgs& args) {
+  const std::int64_t stride = attention_output_stride(args.head_dim);
+  for (std::int32_t r = 0; r < args.rows; ++r) {
+    AttentionBlockArgs row = args;
+    row.rows = 1;
+    row.queries += r;
+    row.begins += r;
+    row.ends += r;
+    row.out = {args.out.maxima + r, args.out.sums + r, args.out.outputs + r * stride};
+    attend<Pool, 1>(row);
+  }
+}
+#else
 template <typename Pool>
 void attend_rows(const AttentionBlockArgs& args) {
   static_assert(kAttentionRows == 6, "one case per number of rows");
@@ -218,6 +229,7 @@ void attend_rows(const AttentionBlockArgs& args) {
       return attend<Pool, 6>(args);
   }
 }
+#endif
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// exp16: e^x in 16 lanes, the only exponential of the kernels. Per path: see simd/f32x16.h.
+// exp16: e^x in 16 lanes, the only exponential of the kernels, and soft_cap made of it. Per path: see simd/f32x16.h.
 //
 // x = n ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7 (error below 0.1 ulp before rounding), then
 // scaled by 2^n in two exact steps. Within 2 ulp of e^x; 0 below -87.336, infinity above 88.722, NaN stays NaN.
@@ -31,6 +31,12 @@ static inline f32x16 exp16(f32x16 x) {
       (p * bits_to_f32(shift_left<23>(first + bias))) * bits_to_f32(shift_left<23>(second + bias));
   const f32x16 low = select(lt(x, splat(-87.336f)), zero(), scaled);
   return select(lt(splat(88.722f), x), splat(__builtin_inff()), low);
+}
+
+// cap * tanh(x / cap), as cap - 2 cap / (e^(2 x / cap) + 1): absolute error a few ulp of cap.
+[[maybe_unused]] static inline f32x16 soft_cap(f32x16 x, float cap) {
+  const f32x16 e = exp16(x * splat(2.0f / cap));
+  return splat(cap) - splat(2.0f * cap) / (e + splat(1.0f));
 }
 
 }  // namespace kv::cpu::KV_PATH

@@ -10,11 +10,6 @@ namespace kv::cpu::KV_PATH {
 
 namespace {
 
-f32x16 soft_cap(f32x16 x, float cap) {
-  const f32x16 e = exp16(x * splat(2.0f / cap));
-  return splat(cap) - splat(2.0f * cap) / (e + splat(1.0f));
-}
-
 // Lanes past n get `fill`.
 f32x16 load_filled(const float* x, std::int64_t n, float fill) {
   if (n >= 16) return load(x);

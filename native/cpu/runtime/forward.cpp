@@ -11,8 +11,8 @@ namespace kv::cpu {
 
 namespace {
 
-// Tokens a thread takes at a time in the small phases.
-constexpr std::int64_t kTokenTile = 8;
+// Most tokens a thread takes at a time in the small phases.
+constexpr std::int64_t kMaxTokenTile = 8;
 // Up to this many tokens the small phases run on one thread inside the barrier: splitting them would cost a barrier of
 // its own, which is dearer than the work.
 constexpr std::int64_t kSerialTokens = 2;
@@ -93,14 +93,15 @@ void Forward::each_token(Member& member, std::int64_t tokens, Work&& work) {
     team_.sync([&] { work(std::int64_t{0}, tokens); });
     return;
   }
+  const std::int64_t tile = std::clamp<std::int64_t>(tokens / (2 * team_.size()), 1, kMaxTokenTile);
   team_.sync();
-  each_item(member, (tokens + kTokenTile - 1) / kTokenTile, [&](std::int64_t item) {
-    work(item * kTokenTile, std::min(tokens, (item + 1) * kTokenTile));
+  each_item(member, (tokens + tile - 1) / tile, [&](std::int64_t item) {
+    work(item * tile, std::min(tokens, (item + 1) * tile));
   });
   team_.sync();
 }
 
-std::int64_t Forward::rows_per_item(std::int64_t rows, std::int64_t) const {
+std::int64_t Forward::rows_per_item(std::int64_t rows) const {
   const std::int64_t even = rows / (team_.size() * kLinearItemsPerThread);
   return std::clamp(round_up(even, kLinearRowGranularity), kLinearRowGranularity, kMaxLinearRows);
 }
@@ -115,7 +116,7 @@ template <typename After>
 void Forward::linears(Member& member, const LinearArgs* linears, int count, After&& after) {
   std::int64_t total_rows = 0;
   for (int i = 0; i < count; ++i) total_rows += linears[i].weight.rows;
-  const std::int64_t step = rows_per_item(total_rows, linears[0].weight.cols);
+  const std::int64_t step = rows_per_item(total_rows);
   std::int64_t n_items = 0;
   for (int i = 0; i < count; ++i) n_items += (linears[i].weight.rows + step - 1) / step;
   each_item(member, n_items, [&](std::int64_t item) {

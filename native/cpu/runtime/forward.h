@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "cpu/kernels/kernels.h"
@@ -57,7 +56,7 @@ class Forward {
   void each_token(Member& member, std::int64_t tokens, Work&& work);
   template <typename After>
   void linears(Member& member, const LinearArgs* linears, int count, After&& after);
-  std::int64_t rows_per_item(std::int64_t rows, std::int64_t cols) const;
+  std::int64_t rows_per_item(std::int64_t rows) const;
   std::byte* linear_scratch(const Member& member) const;
   LinearArgs linear_args(const Linear& linear, const float* x, const std::byte* quantized, float* y) const;
   bool wants_quantized(const WeightMatrix& weight) const;
