@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import {
-  readSafetensors,
+  compareLogits,
   forward,
   loadReferenceModel,
-  compareLogits,
-  SMALL_SHAPE,
-  writeHuggingFaceModel,
+  readSafetensors,
+  tinyVocabulary,
+  type TinyVocabulary,
 } from '@kvasir/reference';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startHub } from './hub.ts';
@@ -24,6 +24,33 @@ afterAll(() => bench.remove());
 function json<T>({ code, stdout, stderr }: Finished): T {
   expect(code, stderr).toBe(0);
   return JSON.parse(stdout) as T;
+}
+
+/** The generated models' vocabulary in the form Hugging Face keeps it. */
+function toTokenizerJson({ tokens, types, merges }: TinyVocabulary): object {
+  const entries = tokens.map((content, id) => ({ content, id }));
+  return {
+    version: '1.0',
+    added_tokens: entries
+      .filter(({ id }) => types[id] === 3)
+      .map((entry) => ({
+        ...entry,
+        special: true,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+      })),
+    normalizer: null,
+    pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+    decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+    post_processor: null,
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries(entries.map(({ content, id }) => [content, id])),
+      merges,
+    },
+  };
 }
 
 describe('kvasir run', () => {
@@ -103,15 +130,14 @@ describe('kvasir tokenize', () => {
   });
 
   it('works on a tokenizer.json that stands without a model', async () => {
-    const whole = bench.path('hf');
-    writeHuggingFaceModel(whole, SMALL_SHAPE, 'f32', 7);
-    const alone = bench.path('alone');
-    mkdirSync(alone);
-    copyFileSync(path.join(whole, 'tokenizer.json'), path.join(alone, 'tokenizer.json'));
+    const directory = bench.path('alone');
+    mkdirSync(directory);
+    const file = path.join(directory, 'tokenizer.json');
+    writeFileSync(file, JSON.stringify(toTokenizerJson(tinyVocabulary(VOCABULARY))));
     const text = bench.write('alone.txt', 'the sea and the wind');
     const ids = await Promise.all(
-      [whole, alone, path.join(alone, 'tokenizer.json')].map(async (folder) =>
-        json<number[]>(await runCli(['tokenize', '--model', folder, '--text-file', text])),
+      [model, directory, file].map(async (source) =>
+        json<number[]>(await runCli(['tokenize', '--model', source, '--text-file', text])),
       ),
     );
     expect(ids[0]?.length).toBeGreaterThan(3);
