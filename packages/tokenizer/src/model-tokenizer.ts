@@ -17,6 +17,12 @@ import { WorkerLane } from './worker/worker-lane.ts';
 
 const DEFAULTS = { maxCharacters: 8 << 20, deadlineMs: 30_000, inlineCharacters: 4096, cacheBytes: 16 << 20 } as const;
 
+/**
+ * From here on even looking for special tokens would hold up the caller's thread: the worker does it, and the ids are not
+ * cached, since hashing the text would, too.
+ */
+const LONG_TEXT_CHARACTERS = 1 << 16;
+
 /** Largest text of the default limit, its symbols and its merges: measured at 1 MB of one letter, 110 MB. */
 const WORKER_HEAP_MB = 1024;
 
@@ -65,16 +71,19 @@ export class ModelTokenizer implements TextTokenizer {
 
   async encode(text: string, options: EncodeOptions): Promise<Int32Array> {
     this.#check(text.length, options.signal);
-    const fragments = this.#splitter.split(text, options.special ? [{ start: 0, end: text.length }] : []);
-    const [ids = new Int32Array(0)] = await this.#encodeTexts([fragments], text.length, options.signal);
+    const trusted = options.special ? [{ start: 0, end: text.length }] : [];
+    const ids = await this.#encodeText(text, trusted, options.signal);
     return options.addBosEos ? concatenate([this.#model.prefixIds, ids, this.#model.suffixIds]) : ids;
   }
 
   async encodeSegments(segments: readonly PromptSegment[], options: EncodeSegmentsOptions): Promise<Int32Array> {
     const text = segments.map((segment) => segment.text).join('');
     this.#check(text.length, options.signal);
-    const fragments = this.#splitter.split(text, trustedRanges(segments));
-    const ids = concatenate(await this.#encodeCached(fragments, options.signal));
+    const trusted = trustedRanges(segments);
+    const ids =
+      text.length > LONG_TEXT_CHARACTERS
+        ? await this.#encodeText(text, trusted, options.signal)
+        : concatenate(await this.#encodeCached(this.#splitter.split(text, trusted), options.signal));
     return options.addBosEos ? this.#frame(ids) : ids;
   }
 
@@ -139,12 +148,24 @@ export class ModelTokenizer implements TextTokenizer {
     return parts.filter((part) => part !== null);
   }
 
+  async #encodeText(
+    text: string,
+    trusted: readonly TrustedRange[],
+    signal: CancellationSignal | undefined,
+  ): Promise<Int32Array> {
+    const [ids = new Int32Array(0)] =
+      text.length > LONG_TEXT_CHARACTERS
+        ? await this.#lane.run({ kind: 'text', text, trusted }, signal)
+        : await this.#encodeTexts([this.#splitter.split(text, trusted)], text.length, signal);
+    return ids;
+  }
+
   async #encodeTexts(
-    texts: EncodeRequest,
+    texts: readonly (readonly Fragment[])[],
     characters: number,
     signal: CancellationSignal | undefined,
   ): Promise<readonly Int32Array[]> {
-    if (characters > this.#limits.inlineCharacters) return this.#lane.run(texts, signal);
+    if (characters > this.#limits.inlineCharacters) return this.#lane.run({ kind: 'fragments', texts }, signal);
     return texts.map((fragments) => this.#encoder.encode(fragments));
   }
 

@@ -1,4 +1,6 @@
 import { isKvasirError } from '@kvasir/domain';
+import { setPriority } from 'node:os';
+import { platform } from 'node:process';
 import { parentPort } from 'node:worker_threads';
 import type { WorkerMessage } from './worker-lane.ts';
 
@@ -8,6 +10,8 @@ export function serveLane<Request, Reply>(
 ): void {
   const port = parentPort;
   if (port === null) throw new Error('expected to run in a worker thread');
+  // Running generations go first. On Linux, and only there, 0 means the calling thread and not its process.
+  if (platform === 'linux') setPriority(0, 10);
   const send = (message: WorkerMessage<Reply>, transfer: readonly ArrayBuffer[] = []): void =>
     port.postMessage(message, transfer);
   port.on('message', (request: Request) => {
