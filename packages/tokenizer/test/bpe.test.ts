@@ -134,7 +134,7 @@ describe('byte-level BPE', () => {
     ],
     ['no pre-tokenizer', { 'tokenizer.ggml.pre': null }, 'unsupported-format', /found none/],
     ['another tokenizer', { 'tokenizer.ggml.model': 'bert' }, 'unsupported-format', /gpt2.*llama.*found bert/],
-    ['a merge of no tokens', { 'tokenizer.ggml.merges': ['q zq'] }, 'file-corrupt', /merge 0/],
+    ['merges of another vocabulary', { 'tokenizer.ggml.merges': ['q zq'] }, 'file-corrupt', /1 of 1 merges .* "zq"/],
     ['a merge that is none', { 'tokenizer.ggml.merges': ['qz'] }, 'file-corrupt', /merge 0/],
     ['no vocabulary', { 'tokenizer.ggml.tokens': [] }, 'file-corrupt', /tokenizer\.ggml\.tokens/],
     ['a wrong type', { 'tokenizer.ggml.tokens': 'abc' }, 'file-corrupt', /tokenizer\.ggml\.tokens/],
@@ -142,6 +142,15 @@ describe('byte-level BPE', () => {
   ])('refuses %s', async (_, metadata, code, message) => {
     const opening = createTokenizer(bpeSource(bpe, metadata));
     await expect(opening).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+
+  it('leaves out single merges whose tokens were cut from the vocabulary', async () => {
+    const { metadata } = bpeSource(bpe);
+    const merges = metadata.get('tokenizer.ggml.merges') as readonly string[];
+    const whole = await createTokenizer(bpeSource(bpe));
+    const cut = await createTokenizer(bpeSource(bpe, { 'tokenizer.ggml.merges': [...merges, 'q zq'] }));
+    const text = 'the thing in the inn, qzq';
+    expect(await cut.encode(text, plain)).toEqual(await whole.encode(text, plain));
   });
 
   it('refuses texts beyond its limit', async () => {
