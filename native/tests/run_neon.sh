@@ -16,4 +16,5 @@ done
 cmake -S "$native" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$native/cmake/aarch64-linux-gnu.cmake" -DKVASIR_TESTS=ON
 cmake --build "$build" --parallel 2
 cd "$build"
+export KVASIR_TEST_SMALL=1
 exec ctest --output-on-failure "$@"

@@ -86,6 +86,6 @@ struct BlockMxfp4 {  // x = 2^(e - 128) * kMxfp4Values[u], twice the E2M1 value 
 };
 static_assert(sizeof(BlockMxfp4) == 17);
 
-inline constexpr std::int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static constexpr std::int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 }  // namespace kv

@@ -133,15 +133,19 @@ inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group,
   }
 }
 
-// y of `tokens` tokens and the rows of `row_tiles` tiles.
+// y of `tokens` tokens and the rows of `row_tiles` tiles. Meanwhile the stored rows of as many tiles of the next panel are
+// fetched, so that memory is not idle while a packed panel is worked on.
 template <typename Format, int row_tiles, int tokens>
-void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token) {
+void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
+                   Prefetch<2>& ahead) {
+  constexpr std::int64_t group_bytes = Format::kSpanBytes / (2 * Format::kPairs);
   const std::int64_t groups = args.weight.cols / 32;
   f32x16 acc[row_tiles][tokens];
   for (int i = 0; i < row_tiles; ++i) {
     for (int t = 0; t < tokens; ++t) acc[i][t] = zero();
   }
   for (std::int64_t g = 0; g < groups; ++g) {
+    ahead.advance(16 * row_tiles * group_bytes);
     if constexpr (Format::kKind == ScaleKind::halves) {
       add_group<Format, row_tiles, tokens, 4>(tiles, a, g, 0, acc);
       add_group<Format, row_tiles, tokens, 4>(tiles, a, g, 1, acc);
@@ -158,9 +162,10 @@ void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a
 }
 
 template <typename Format, int row_tiles, int tokens = kTokens>
-void multiply_tokens(int count, const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token) {
-  if (count == tokens) return multiply_tile<Format, row_tiles, tokens>(args, tiles, a, token);
-  if constexpr (tokens > 1) multiply_tokens<Format, row_tiles, tokens - 1>(count, args, tiles, a, token);
+void multiply_tokens(int count, const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
+                     Prefetch<2>& ahead) {
+  if (count == tokens) return multiply_tile<Format, row_tiles, tokens>(args, tiles, a, token, ahead);
+  if constexpr (tokens > 1) multiply_tokens<Format, row_tiles, tokens - 1>(count, args, tiles, a, token, ahead);
 }
 
 // corrections[t][half][g] = -z * (sum of that half's codes), for `tokens` tokens from `token`.
@@ -185,7 +190,7 @@ void fill_corrections(const QuantizedActivations& a, std::int64_t token, std::in
 
 template <typename Format>
 void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, std::int32_t* corrections,
-                    const Tile* tiles, int n_tiles) {
+                    const Tile* tiles, int n_tiles, Prefetch<2> ahead) {
   constexpr std::int64_t halves = Format::kKind == ScaleKind::halves ? 2 : 1;
   for (std::int64_t block = 0; block < args.tokens; block += kCorrectionTokens) {
     const std::int64_t block_tokens = args.tokens - block < kCorrectionTokens ? args.tokens - block : kCorrectionTokens;
@@ -203,9 +208,9 @@ void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, std::
       const int count = static_cast<int>(end - begin);
       int k = 0;
       for (; k + kRowTiles <= n_tiles; k += kRowTiles) {
-        multiply_tokens<Format, kRowTiles>(count, args, tiles + k, tokens, token);
+        multiply_tokens<Format, kRowTiles>(count, args, tiles + k, tokens, token, ahead);
       }
-      for (; k < n_tiles; ++k) multiply_tokens<Format, 1>(count, args, tiles + k, tokens, token);
+      for (; k < n_tiles; ++k) multiply_tokens<Format, 1>(count, args, tiles + k, tokens, token, ahead);
     }
   }
 }
@@ -216,6 +221,8 @@ void linear_tiles(const LinearArgs& args, const QuantizedActivations& a, std::in
                   std::byte* memory) {
   const TileScratch scratch = tile_scratch(memory, args.weight.cols);
   const std::int64_t stride = row_bytes(args.weight), groups = args.weight.cols / 32;
+  const std::int64_t panel_rows = 16 * scratch.n_tiles;
+  const std::uint8_t* data = reinterpret_cast<const std::uint8_t*>(args.weight.data);
   with_format(args.weight.dtype, [&]<typename Format>() {
     for (std::int64_t row = row_begin; row < row_end;) {
       Tile tiles[kMaxPanelTiles];
@@ -226,7 +233,9 @@ void linear_tiles(const LinearArgs& args, const QuantizedActivations& a, std::in
         pack_tile<Format>(tiles[n_tiles], groups);
         row += rows.count;
       }
-      multiply_panel<Format>(args, a, scratch.corrections, tiles, n_tiles);
+      const std::int64_t ahead_end = row_end - row < panel_rows ? row_end : row + panel_rows;
+      multiply_panel<Format>(args, a, scratch.corrections, tiles, n_tiles,
+                             {data + row * stride, data + ahead_end * stride});
     }
   });
 }

@@ -12,31 +12,15 @@ namespace kv::cpu::KV_PATH {
 
 namespace {
 
-// Scale words of one span, and the fifth bits of the formats that have them.
+// Scale words of one span.
 template <typename Format>
 struct Staged {
   alignas(64) std::int32_t words[Format::kWords][16];
-  // Of block g, the 16 bits of nibble half h (0 low, 1 high) of row 4q + j at [g][h][j][q].
-  alignas(8) std::uint16_t bits[2][2][4][4];
 
   void fill(const RowCursor& at, int second) {
     at.each_row([&](int r, const std::uint8_t* p) {
       for (int i = 0; i < Format::kWords; ++i) copy_bytes(&words[i][r], p + Format::word_offset(i, second), 4);
-      if constexpr (Format::kNibbles) {
-        if constexpr (Format::kHighBits) {
-          for (int g = 0; g <= second; ++g) {
-            const std::uint8_t* h = Format::blocks(p)[g].h;
-            copy_bytes(&bits[g][0][r % 4][r / 4], h, 2);
-            copy_bytes(&bits[g][1][r % 4][r / 4], h + 2, 2);
-          }
-        }
-      }
     });
-  }
-  std::uint64_t bits_of(int g, int half, int j) const {
-    std::uint64_t b;
-    copy_bytes(&b, bits[g][half][j], 8);
-    return b;
   }
 };
 
@@ -52,7 +36,7 @@ struct Activations {
 // acc after group g of 16 rows, whose integer products with unsigned codes are `products`; see linear.cpp.
 template <typename Format>
 inline f32x16 add_group(f32x16 acc, i32x16 products, const Activations& a, std::int64_t g, f32x16 s, f32x16 m) {
-  const i32x16 exact = Format::kZero == 0 ? products : products - splat_i32(Format::kZero * a.sums[g]);
+  const i32x16 exact = Format::kZero == 0 ? products : products - splat_i32(a.sums[g]) * splat_i32(Format::kZero);
   acc = fma(to_f32(exact), s * splat(a.scales[g]), acc);
   if constexpr (Format::kKind == ScaleKind::minimum) acc = fma(m, splat(a.scaled_sums[g]), acc);
   return acc;
@@ -74,7 +58,7 @@ inline f32x16 add_pair(f32x16 acc, const RowCursor& at, std::int64_t group, cons
     for (int h = 0; h < 4; ++h) {
       const std::int64_t g = group + h / 2;
       const std::int32_t codes_sum = h % 2 == 0 ? a.half_sums[g] : a.sums[g] - a.half_sums[g];
-      const f32x16 exact = to_f32(sums[h] - splat_i32(Format::kZero * codes_sum));
+      const f32x16 exact = to_f32(sums[h] - splat_i32(codes_sum) * splat_i32(Format::kZero));
       acc = fma(exact, s[4 * pair + h] * splat(a.scales[g]), acc);
     }
   } else {
@@ -86,28 +70,34 @@ inline f32x16 add_pair(f32x16 acc, const RowCursor& at, std::int64_t group, cons
   return acc;
 }
 
+// The products of rows j, 4 + j, 8 + j and 12 + j with block g; bits are the fifth bits of all rows, where there are any.
+template <typename Format, int g, int j>
+inline i32x16 multiply_nibbles(const RowCursor& at, u8x64 low_codes, u8x64 high_codes, i32x16 bits) {
+  const std::int64_t s4 = hidden(4 * at.stride);
+  const std::uint8_t* p = hidden(at.row0 + j * at.stride);
+  const auto nibbles = [&](std::int64_t offset) { return Format::blocks(p + offset)[g].q; };
+  const u8x64 x = load16x4(nibbles(0), nibbles(s4), nibbles(2 * s4), nibbles(3 * s4));
+  u8x64 low = Format::from_nibble(low_bits(x, 4));
+  u8x64 high = Format::from_nibble(low_bits(shift_right_halves<4, 4>(x), 4));
+  if constexpr (Format::kHighBits) {
+    low = add_row_bits<j, false>(low, bits, 16);
+    high = add_row_bits<j, true>(high, bits, 16);
+  }
+  return Format::dot(Format::dot(splat_i32(0), low, low_codes), high, high_codes);
+}
+
 // Block g of a span of a nibble format: four rows in one vector, so that only four words a row are left to sum.
 template <typename Format, int g>
 inline f32x16 add_nibbles(f32x16 acc, const RowCursor& at, std::int64_t group, const Activations& a,
-                          const Staged<Format>& staged, const f32x16* s, const f32x16* m) {
+                          const i32x16* words, const f32x16* s, const f32x16* m) {
   group += g;
   const u8x64 low_codes = load16_four_times(a.codes + 32 * group);
   const u8x64 high_codes = load16_four_times(a.codes + 32 * group + 16);
-  i32x16 d[4];
-  const std::uint8_t* p = at.row0;
-  const std::int64_t s4 = 4 * at.stride, s12 = 3 * s4;
-  for (int j = 0; j < 4; ++j) {
-    const auto nibbles = [&](std::int64_t offset) { return Format::blocks(p + offset)[g].q; };
-    const u8x64 x = load16x4(nibbles(0), nibbles(s4), nibbles(2 * s4), nibbles(s12));
-    p = hidden(p + at.stride);
-    u8x64 low = Format::from_nibble(low_bits(x, 4));
-    u8x64 high = Format::from_nibble(low_bits(shift_right_halves<4, 4>(x), 4));
-    if constexpr (Format::kHighBits) {
-      low = add_where(low, staged.bits_of(g, 0, j), 16);
-      high = add_where(high, staged.bits_of(g, 1, j), 16);
-    }
-    d[j] = Format::dot(Format::dot(splat_i32(0), low, low_codes), high, high_codes);
-  }
+  const i32x16 bits = words[Format::kHighBits ? 2 + g : 0];
+  const i32x16 d[4] = {multiply_nibbles<Format, g, 0>(at, low_codes, high_codes, bits),
+                       multiply_nibbles<Format, g, 1>(at, low_codes, high_codes, bits),
+                       multiply_nibbles<Format, g, 2>(at, low_codes, high_codes, bits),
+                       multiply_nibbles<Format, g, 3>(at, low_codes, high_codes, bits)};
   return add_group<Format>(acc, quarter_sums4(d), a, group, s[g], m[g]);
 }
 
@@ -120,8 +110,8 @@ inline f32x16 add_span(f32x16 acc, const RowCursor& at, std::int64_t group, cons
   for (int i = 0; i < Format::kWords; ++i) words[i] = load_i32(now.words[i]);
   Format::scales(words, s, m);
   if constexpr (Format::kNibbles) {
-    acc = add_nibbles<Format, 0>(acc, at, group, a, now, s, m);
-    if constexpr (second != 0) acc = add_nibbles<Format, 1>(acc, at, group, a, now, s, m);
+    acc = add_nibbles<Format, 0>(acc, at, group, a, words, s, m);
+    if constexpr (second != 0) acc = add_nibbles<Format, 1>(acc, at, group, a, words, s, m);
   } else {
     acc = add_pair<Format, 0, second>(acc, at, group, a, s, m);
     if constexpr (Format::kPairs == 4) {
@@ -133,19 +123,8 @@ inline f32x16 add_span(f32x16 acc, const RowCursor& at, std::int64_t group, cons
   return acc;
 }
 
-// Reads ahead `bytes` of memory at a time, up to `end`.
-struct Prefetch {
-  const std::uint8_t* next;
-  const std::uint8_t* end;
-
-  void advance(std::int64_t bytes) {
-    const std::uint8_t* stop = next + bytes < end ? next + bytes : end;
-    for (; next < stop; next += 64) __builtin_prefetch(next, 0, 3);
-  }
-};
-
 template <typename Format>
-f32x16 multiply_rows(const SixteenRows& rows, const Activations& a, std::int64_t groups, Prefetch& prefetch) {
+f32x16 multiply_rows(const SixteenRows& rows, const Activations& a, std::int64_t groups, Prefetch<3>& prefetch) {
   constexpr int per_span = 2 * Format::kPairs;
   Staged<Format> staged[2];
   RowCursor at(rows), ahead(rows);
@@ -177,7 +156,7 @@ void linear_vector(const LinearArgs& args, const QuantizedActivations& a, std::i
   with_format(args.weight.dtype, [&]<typename Format>() {
     for (std::int64_t r = row_begin; r < row_end;) {
       const SixteenRows rows = sixteen_rows(args.weight, stride, r, row_end);
-      Prefetch prefetch{rows.row(15) + rows.stride, end};
+      Prefetch<3> prefetch{rows.row(15) + rows.stride, end};
       for (std::int64_t t = 0; t < args.tokens; ++t) {
         const std::int64_t at = t * a.group_stride;
         const Activations token{a.codes + t * a.code_stride, a.scales + at, a.scaled_sums + at, a.sums + at,

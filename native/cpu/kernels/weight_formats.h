@@ -11,10 +11,12 @@
 //   F::scales(words, s, m)                  from those words of 16 rows in lanes, s and m of the span's groups (halves:
 //                                           of its 16-column half groups) in ascending order
 //   F::kNibbles                             the codes of a block of 32 are 16 bytes of nibbles, and then
-//   F::kHighBits                            whether a fifth bit of each lies in the block's field h
+//   F::kHighBits                            whether words 2 and 3 of a span are its blocks' fifth bits, as in BlockQ5_0
 //   F::from_nibble(x)                       the code of a nibble (before the fifth bit)
 //   F::dot                   the product of its codes with signed activations
 #pragma once
+
+#include <cstddef>
 
 #include "common/formats/blocks.h"
 #include "cpu/kernels/kernels.h"
@@ -96,6 +98,19 @@ struct RowCursor {
   }
 };
 
+// Fetches weights ahead of their use, a step's share at a time; `level` 3 brings them into the first-level cache, 2 into
+// the second.
+template <int level>
+struct Prefetch {
+  const std::uint8_t* next;
+  const std::uint8_t* end;
+
+  void advance(std::int64_t bytes) {
+    const std::uint8_t* stop = next + bytes < end ? next + bytes : end;
+    for (; next < stop; next += 64) __builtin_prefetch(next, 0, level);
+  }
+};
+
 // The scale words of one span for 16 rows; what Format::scales takes.
 template <typename Format>
 static inline void gather_scale_words(const RowCursor& at, int second, i32x16* words) {
@@ -168,6 +183,16 @@ struct FormatQ4_1 : GroupFormatWithMinimum<BlockQ4_1> {
   }
 };
 
+// Adds the fifth bits to the words of a span.
+template <typename Block, typename Base>
+struct WithFifthBits : Base {
+  static constexpr bool kHighBits = true;
+  static constexpr int kWords = 4;
+  static std::int64_t word_offset(int i, int second) {
+    return Base::word_offset(i % 2, second) + (i < 2 ? 0 : static_cast<std::int64_t>(offsetof(Block, h)));
+  }
+};
+
 // Low nibbles of two blocks with their fifth bits.
 template <typename Block>
 static inline u8x64 five_bit_codes(const Block& a, const Block& b) {
@@ -177,8 +202,7 @@ static inline u8x64 five_bit_codes(const Block& a, const Block& b) {
   return nibbles16x2(a.q, b.q) | bytes_of_bits(bits[0] | (static_cast<std::uint64_t>(bits[1]) << 32), 16);
 }
 
-struct FormatQ5_0 : GroupFormat<BlockQ5_0> {
-  static constexpr bool kHighBits = true;
+struct FormatQ5_0 : WithFifthBits<BlockQ5_0, GroupFormat<BlockQ5_0>> {
   static constexpr int kZero = 16;
   template <int pair>
   static u8x64 codes(const std::uint8_t* at, int second) {
@@ -187,8 +211,7 @@ struct FormatQ5_0 : GroupFormat<BlockQ5_0> {
   }
 };
 
-struct FormatQ5_1 : GroupFormatWithMinimum<BlockQ5_1> {
-  static constexpr bool kHighBits = true;
+struct FormatQ5_1 : WithFifthBits<BlockQ5_1, GroupFormatWithMinimum<BlockQ5_1>> {
   template <int pair>
   static u8x64 codes(const std::uint8_t* at, int second) {
     const BlockQ5_1* b = blocks(at);

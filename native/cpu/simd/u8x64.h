@@ -6,7 +6,8 @@
 //   shift_right_halves<l, h>(x)   bytes 0-31 by l, 32-63 by h; upper bits of a byte may receive its neighbour's: mask them
 //   shift_left<n>(x)       for bytes whose upper n bits are clear
 //   bytes_of_bits(m, v)    byte i is v where bit i of m is set, else 0
-//   add_where(x, m, v)     x + v where bit i of m is set, for v a bit that x has clear
+//   add_row_bits<j, u>(x, h, v)   byte b of quarter q plus v, a bit that x has clear, where bit b (u: b + 16) of word
+//                          4q + j of h is set
 //   lookup(table, x)       table[x] for codes 0-15, table of 16 bytes
 //   quad(word)             four bytes repeated 16 times
 //   dot(acc, w, a)         acc[l] += sum of w[4l+i] * a[4l+i], i < 4; w unsigned and at most 127, a signed, exact

@@ -60,7 +60,19 @@ static inline u8x64 load16x4(const void* a, const void* b, const void* c, const 
           _mm256_loadu2_m128i(static_cast<const __m128i*>(d), static_cast<const __m128i*>(c))};
 }
 static inline u8x64 load16_four_times(const void* p) { return load16x4(p, p, p, p); }
-static inline u8x64 add_where(u8x64 x, std::uint64_t bits, int value) { return x | bytes_of_bits(bits, value); }
+template <int j, bool upper>
+static inline u8x64 add_row_bits(u8x64 x, i32x16 h, int value) {
+  constexpr int first = 4 * j + (upper ? 2 : 0);
+  const __m256i spread = _mm256_broadcastsi128_si256(
+      _mm_set_epi64x(0x0101010101010101ll * (first + 1), 0x0101010101010101ll * first));
+  const __m256i select = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+  const __m256i bit = _mm256_set1_epi8(static_cast<char>(value));
+  const auto bits_of = [&](__m256i words) {
+    const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(words, spread), select);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, select), bit);
+  };
+  return {_mm256_or_si256(x.lo, bits_of(h.lo)), _mm256_or_si256(x.hi, bits_of(h.hi))};
+}
 static inline u8x64 lookup(const std::int8_t* table, u8x64 x) {
   const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   return {_mm256_shuffle_epi8(t, x.lo), _mm256_shuffle_epi8(t, x.hi)};

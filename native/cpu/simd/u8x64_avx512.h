@@ -51,8 +51,14 @@ static inline u8x64 load16x4(const void* a, const void* b, const void* c, const 
 static inline u8x64 load16_four_times(const void* p) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
 }
-static inline u8x64 add_where(u8x64 x, std::uint64_t bits, int value) {
-  return {_mm512_mask_add_epi8(x.v, bits, x.v, _mm512_set1_epi8(static_cast<char>(value)))};
+template <int j, bool upper>
+static inline u8x64 add_row_bits(u8x64 x, i32x16 h, int value) {
+  constexpr int first = 4 * j + (upper ? 2 : 0);
+  const __m128i spread = _mm_set_epi64x(0x0101010101010101ll * (first + 1), 0x0101010101010101ll * first);
+  const __m512i bytes = _mm512_shuffle_epi8(h.v, _mm512_broadcast_i32x4(spread));
+  const __mmask64 set =
+      _mm512_test_epi8_mask(bytes, _mm512_set1_epi64(static_cast<long long>(0x8040201008040201ull)));
+  return {_mm512_mask_add_epi8(x.v, set, x.v, _mm512_set1_epi8(static_cast<char>(value)))};
 }
 static inline u8x64 bytes_of_bits(std::uint64_t bits, int value) {
   return {_mm512_maskz_set1_epi8(bits, static_cast<char>(value))};

@@ -60,7 +60,17 @@ static inline u8x64 load16x4(const void* a, const void* b, const void* c, const 
   return {{load_16(a, 0), load_16(b, 0), load_16(c, 0), load_16(d, 0)}};
 }
 static inline u8x64 load16_four_times(const void* p) { return load16x4(p, p, p, p); }
-static inline u8x64 add_where(u8x64 x, std::uint64_t bits, int value) { return x | bytes_of_bits(bits, value); }
+template <int j, bool upper>
+static inline u8x64 add_row_bits(u8x64 x, i32x16 h, int value) {
+  constexpr std::uint8_t first = 4 * j + (upper ? 2 : 0);
+  const std::uint8_t weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t select = vld1q_u8(weights), bit = vdupq_n_u8(static_cast<std::uint8_t>(value));
+  return each_u8([&](int i) {
+    const uint8x16_t words = vreinterpretq_u8_s32(h.q[i]);
+    const uint8x16_t bytes = vcombine_u8(vdup_laneq_u8(words, first), vdup_laneq_u8(words, first + 1));
+    return vorrq_u8(x.q[i], vandq_u8(vtstq_u8(bytes, select), bit));
+  });
+}
 static inline u8x64 lookup(const std::int8_t* table, u8x64 x) {
   const uint8x16_t t = vreinterpretq_u8_s8(vld1q_s8(table));
   return each_u8([&](int i) { return vqtbl1q_u8(t, x.q[i]); });

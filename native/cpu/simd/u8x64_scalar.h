@@ -59,7 +59,13 @@ static inline u8x64 load16x4(const void* a, const void* b, const void* c, const 
   return r;
 }
 static inline u8x64 load16_four_times(const void* p) { return load16x4(p, p, p, p); }
-static inline u8x64 add_where(const u8x64& x, std::uint64_t bits, int value) { return x | bytes_of_bits(bits, value); }
+template <int j, bool upper>
+static inline u8x64 add_row_bits(const u8x64& x, const i32x16& h, int value) {
+  return each_u8([&](int i) {
+    const std::uint32_t bits = unsigned_of(h.v[i / 16 * 4 + j]) >> (upper ? 16 : 0);
+    return x.b[i] + (((bits >> (i % 16)) & 1u) != 0 ? value : 0);
+  });
+}
 static inline u8x64 lookup(const std::int8_t* table, const u8x64& x) {
   return each_u8([&](int i) { return table[x.b[i]]; });
 }
