@@ -91,6 +91,7 @@ KV_TEST("a SIGBUS outside our mappings goes to the previous handler, or ends the
     sigaction(SIGBUS, &action, nullptr);
     const TinyModel model(TinyShape{});
     const TestRunner runner(model, default_options());  // installs ours on top
+    unlink(model.path.c_str());                         // _exit runs no destructor
     char name[] = "/tmp/kvasir-bus-XXXXXX";
     const int file = mkstemp(name);
     unlink(name);
