@@ -17,6 +17,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fragmentedBlocks, logitsOf } from './support/drive-runner.ts';
 import { DEFAULT_MODE, loadOnCpu, ORACLE_MODE } from './support/load.ts';
+import { report } from './support/report.ts';
 
 const TOKENS = 1536 + 37;
 const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-conformance-'));
@@ -66,12 +67,13 @@ describe.each(Object.entries(SHAPES))('%s', (name, shape) => {
     ['oracle mode, odd chunks', ORACLE_MODE, [1, 300, 7, 511, 256], 1e-4],
     ['float activations, f16 KV', { activations: 'float', kvDType: 'f16' } as const, [509], 1e-3],
     ['8-bit activations, f16 KV', DEFAULT_MODE, [257, 1, 640], 3e-2],
-  ])('%s stays within its bound over 1,573 tokens', async (_, mode, chunks, bound) => {
+  ])('%s stays within its bound over 1,573 tokens', async (label, mode, chunks, bound) => {
     await using runner = await loadOnCpu(file, mode);
     const blocks = fragmentedBlocks(runner.info.numBlocks[0] as number, 7, 99);
     const logits = await logitsOf(runner, ids, blocks, chunks);
     const comparison = compareLogits(logits, expected, shape.vocabularySize);
-    console.log(`${name}, ${format}, ${JSON.stringify(mode)}: ${JSON.stringify(comparison)}`);
+    const { instructionPath } = runner.info;
+    report({ model: name, format, mode: label, reference: 'float64 oracle', instructionPath, bound }, comparison);
     expect(comparison.relativeError).toBeLessThan(bound);
     expect(comparison.decidedButDifferent).toBe(0);
   });
@@ -85,14 +87,18 @@ describe('formats', () => {
     writeFileSync(file, bytes);
     const ids = tokens(SMALL_SHAPE, 300, 8);
     const expected = forward(fromGguf(bytes), ids);
-    for (const [mode, bound] of [
-      [ORACLE_MODE, 1e-4],
-      [DEFAULT_MODE, 3e-2],
+    for (const [label, mode, bound] of [
+      ['oracle mode', ORACLE_MODE, 1e-4],
+      ['8-bit activations, f16 KV', DEFAULT_MODE, 3e-2],
     ] as const) {
       await using runner = await loadOnCpu(file, mode);
       const logits = await logitsOf(runner, ids, fragmentedBlocks(32, 2, 3), [128, 1, 33]);
       const comparison = compareLogits(logits, expected, SMALL_SHAPE.vocabularySize);
-      console.log(`${format}, ${JSON.stringify(mode)}: ${JSON.stringify(comparison)}`);
+      const { instructionPath } = runner.info;
+      report(
+        { model: 'llama, head 64', format, mode: label, reference: 'float64 oracle', instructionPath, bound },
+        comparison,
+      );
       expect(comparison.relativeError).toBeLessThan(bound);
       expect(comparison.decidedButDifferent).toBe(0);
     }

@@ -6,6 +6,7 @@ import { compareLogits, readSafetensors, sharedData, topTwo } from '@kvasir/refe
 import { describe, expect, it } from 'vitest';
 import { logitsOf } from './support/drive-runner.ts';
 import { DEFAULT_MODE, loadOnCpu, ORACLE_MODE } from './support/load.ts';
+import { report } from './support/report.ts';
 
 const shared = sharedData();
 const models = path.join(shared ?? '', 'models');
@@ -45,7 +46,9 @@ describe.runIf(shared !== null)('published models', () => {
     await using runner = await loadOnCpu(path.join(models, 'stories260K/stories260K-F32.gguf'), ORACLE_MODE);
     const { logits } = await run(runner, ids, []);
     const comparison = compareLogits(logits, expected, 512);
-    console.log(`stories260K F32: ${JSON.stringify(comparison)}`);
+    const { instructionPath } = runner.info;
+    const what = { model: 'stories260K', format: 'f32', mode: 'oracle mode', reference: 'published logits' };
+    report({ ...what, instructionPath, bound: 1e-4 }, comparison);
     expect(comparison.maxAbsoluteError).toBeLessThan(1e-4);
     const chosen = ids.slice(1).map((_, i) => topTwo(logits, i * 512, 512)[0]);
     expect(chosen).toEqual(ids.slice(1));
@@ -59,7 +62,9 @@ describe.runIf(shared !== null)('published models', () => {
       const greedy = values(golden, 'greedy_ids');
       const { logits, chosen } = await run(runner, values(golden, 'input_ids'), greedy);
       const comparison = compareLogits(logits, values(golden, 'logits'), runner.info.vocabularySize);
-      console.log(`${family} bf16, ${mode}: ${JSON.stringify(comparison)}`);
+      const { instructionPath } = runner.info;
+      const what = { model: `tiny-random ${family}`, format: 'bf16', mode, reference: 'published logits' };
+      report({ ...what, instructionPath, bound: Math.min(bound, 1e-3) }, comparison);
       // Weights that are not block-quantized never meet quantized activations.
       expect(comparison.relativeError).toBeLessThan(Math.min(bound, 1e-3));
       expect(comparison.decidedButDifferent).toBe(0);
@@ -72,7 +77,9 @@ describe.runIf(shared !== null)('published models', () => {
       const greedy = values(golden, `${format}.greedy_ids`);
       const { logits, chosen } = await run(runner, values(golden, 'input_ids'), greedy);
       const comparison = compareLogits(logits, values(golden, `${format}.logits`), runner.info.vocabularySize);
-      console.log(`llama ${format}, ${mode}: ${JSON.stringify(comparison)}`);
+      const { instructionPath } = runner.info;
+      const what = { model: 'quantized-llama', format: format.toLowerCase(), mode, reference: 'published logits' };
+      report({ ...what, instructionPath, bound }, comparison);
       expect(comparison.relativeError).toBeLessThan(bound);
       expect(comparison.decidedButDifferent).toBe(0);
       // Rounded activations may tip a near tie; the margins above say where they must not.
