@@ -20,6 +20,8 @@ constexpr int kTokens = 2;
 #endif
 static_assert(kTokens <= kMaxFloatTokens);
 constexpr int kRows = 4;
+// Tiles of so few tokens wait for memory: they fetch the next rows ahead.
+constexpr int kFetchTokens = 2;
 // Most columns of one pass: 6 tokens x 768 x 4 bytes stay in a 32 KB cache while four rows of the panel stream by.
 constexpr std::int64_t kBlockColumns = 768;
 
@@ -44,6 +46,7 @@ struct Rows {
   const std::byte* data;
   std::int64_t stride;  // bytes
   std::int64_t first;   // row of the weight
+  std::int64_t ahead = 0;  // bytes from a row to what is fetched beside it, by tiles of few tokens
 };
 
 // Adds columns [begin, end) to acc[row][token]; without `tail` their number is a multiple of 16.
@@ -55,7 +58,9 @@ inline void add_columns(const Rows& w, const float* x, std::int64_t ldx, std::in
     f32x16 xs[tokens];
     for (int t = 0; t < tokens; ++t) xs[t] = load(x + t * ldx + c);
     for (int i = 0; i < rows; ++i) {
-      const f32x16 weight = Load::whole(w.data + i * w.stride + c * Load::kBytes);
+      const std::byte* p = w.data + i * w.stride + c * Load::kBytes;
+      if (tokens <= kFetchTokens) __builtin_prefetch(p + w.ahead, 0, 3);
+      const f32x16 weight = Load::whole(p);
       for (int t = 0; t < tokens; ++t) acc[i][t] = fma(weight, xs[t], acc[i][t]);
     }
   }
@@ -129,7 +134,7 @@ void multiply_stored(const LinearArgs& args, std::int64_t row_begin, std::int64_
   const std::int64_t stride = row_bytes(args.weight), n_tiles = token_tiles(args.tokens);
   for (std::int64_t r = row_begin; r < row_end; r += kRows) {
     const int rows = static_cast<int>(row_end - r < kRows ? row_end - r : kRows);
-    const Rows w{args.weight.data + r * stride, stride, r};
+    const Rows w{args.weight.data + r * stride, stride, r, r + 2 * kRows <= row_end ? kRows * stride : 0};
     for (std::int64_t tile = 0; tile < n_tiles; ++tile) {
       const std::int64_t token = tile * args.tokens / n_tiles;
       const int tokens = static_cast<int>((tile + 1) * args.tokens / n_tiles - token);
