@@ -1,9 +1,9 @@
 // linear_float: float activations. 16 lanes per output over ascending columns, then sum_tree.
 //
 // One token, or few: weights are converted to float32 where they are loaded. Many: a panel of rows is converted into
-// scratch once, and tiles of 4 rows x kTokens tokens pass over it in blocks of columns short enough for the first-level
+// scratch once, and tiles of kRows x kTokens pass over it in blocks of columns short enough for the first-level
 // cache; the tiles' 16-lane sums wait in scratch between blocks, so their chains stay whole.
-//   scratch   sums (panel rows / 4, kTokens, 4, 16), then panel (panel rows, cols padded to 16) float32
+//   scratch   sums (panel rows, kTokens, 16), then panel (panel rows, cols padded to 16) float32
 #include "cpu/kernels/linear_parts.h"
 #include "cpu/kernels/linear_scratch.h"
 #include "cpu/kernels/path_kernels.h"
@@ -13,13 +13,13 @@ namespace kv::cpu::KV_PATH {
 
 namespace {
 
+// Rows x tokens of one tile: as many 16-lane sums as leave registers for a row and a token.
 #if defined(KV_PATH_AVX512)
-constexpr int kTokens = 6;  // 4 rows x 6 tokens: 24 accumulators of 32 registers
+constexpr int kRows = 4, kTokens = 6;  // 24 of 32 registers
 #else
-constexpr int kTokens = 2;
+constexpr int kRows = 2, kTokens = 3;  // AVX2: 12 of 16 registers; NEON: 24 of 32
 #endif
 static_assert(kTokens <= kMaxFloatTokens);
-constexpr int kRows = 4;
 // Tiles of so few tokens wait for memory: they fetch the next rows ahead.
 constexpr int kFetchTokens = 2;
 // Most columns of one pass: 6 tokens x 768 x 4 bytes stay in a 32 KB cache while four rows of the panel stream by.
@@ -81,7 +81,7 @@ inline void finish(const LinearArgs& args, std::int64_t row, std::int64_t token,
   for (int t = 0; t < tokens; ++t) {
     float* y = args.y + (token + t) * args.ldy + row;
     float sums[kRows];
-    if constexpr (rows == kRows) {
+    if constexpr (rows == 4) {
       const f32x16 column[4] = {acc[0][t], acc[1][t], acc[2][t], acc[3][t]};
       store_sums4(sums, column);
     } else {

@@ -4,6 +4,9 @@
 
 #include "cpu/kernels/kernels.h"
 
+#if defined(KV_HAS_AVX2)
+#include <cpuid.h>
+#endif
 #if (defined(KV_HAS_NEON) || defined(KV_HAS_NEON_DOTPROD)) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -27,10 +30,13 @@ KV_DECLARE_PATH(neon_dotprod)
 namespace {
 
 #if defined(KV_HAS_AVX2)
-// The compiler's own detection also asks the operating system (XGETBV) whether it saves the wide registers.
-bool can_run_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+// Asked of the processor, because not every compiler's detection knows this feature.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
+// The compiler's own detection also asks the operating system (XGETBV) whether it saves the wide registers.
+bool can_run_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 #endif
 #if defined(KV_HAS_AVX512)
 bool can_run_avx512() {
