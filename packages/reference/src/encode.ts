@@ -78,7 +78,7 @@ function randomBlock(name: string, data: DataView, at: number, spread: number, r
       data.setUint16(at + 208, toHalf(spread / (74 * 18.5)), true);
       return;
     case 'mxfp4':
-      data.setUint8(at, 127 + Math.round(Math.log2(spread / 2.9)) + random.integer(-1, 2));
+      data.setUint8(at, 127 + Math.round(Math.log2(spread / 2.9)) + random.integer(-1, 1));
       return;
     default:
       throw new Error(`format ${name}: expected one this function makes random blocks of`);

@@ -68,8 +68,8 @@ function weights(shape: ModelShape, random: Random): Weight[] {
   for (let layer = 0; layer < shape.numLayers; layer++) {
     const at = `blk.${layer}`;
     add(`${at}.attn_norm.weight`, [hiddenSize], 0.1, 1);
-    matrix(`${at}.attn_q.weight`, q, hiddenSize, 1.5);
-    matrix(`${at}.attn_k.weight`, kv, hiddenSize, 1.5);
+    matrix(`${at}.attn_q.weight`, q, hiddenSize);
+    matrix(`${at}.attn_k.weight`, kv, hiddenSize);
     matrix(`${at}.attn_v.weight`, kv, hiddenSize);
     matrix(`${at}.attn_output.weight`, hiddenSize, q);
     if (shape.family === 'qwen2') {
