@@ -83,6 +83,21 @@ void pack_tile(const Tile& tile, std::int64_t groups) {
 
 // --------------------------------------------------------------------------------------------------------- multiplying
 
+// What the product of a packed tile still has to know of its format.
+template <ScaleKind kind, bool signed_codes, bool has_zero>
+struct Recipe {
+  static constexpr ScaleKind kKind = kind;
+  static constexpr bool kHasZero = has_zero;
+  static constexpr std::int64_t kHalves = kind == ScaleKind::halves ? 2 : 1;  // scales per group
+
+  static i32x16 dot(i32x16 acc, u8x64 w, u8x64 a) {
+    if constexpr (signed_codes) return dot_q8(acc, w, a);
+    return kv::cpu::KV_PATH::dot(acc, w, a);
+  }
+};
+template <typename Format>
+using RecipeOf = Recipe<Format::kKind, Format::kSignedCodes, Format::kZero != 0>;
+
 // Activations of the tokens of one tile, as seen from its first token.
 struct TokenTile {
   const std::int8_t* codes;
@@ -100,14 +115,12 @@ inline std::int32_t word_at(const std::int8_t* p) {
 }
 
 // One group (or half group): words first_word .. + n_words - 1 of the group, then the float chain.
-template <typename Format, int row_tiles, int tokens, int n_words>
+template <typename Rule, int row_tiles, int tokens, int n_words>
 inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group, int half, f32x16 (*acc)[tokens]) {
-  constexpr std::int64_t halves = Format::kKind == ScaleKind::halves ? 2 : 1;
-  const std::int64_t scale_index = group * halves + half;
+  const std::int64_t scale_index = group * Rule::kHalves + half;
   i32x16 d[row_tiles][tokens];
   for (int t = 0; t < tokens; ++t) {
-    const std::int32_t start =
-        Format::kZero == 0 ? 0 : a.corrections[(t * halves + half) * a.group_stride + group];
+    const std::int32_t start = Rule::kHasZero ? a.corrections[(t * Rule::kHalves + half) * a.group_stride + group] : 0;
     for (int i = 0; i < row_tiles; ++i) d[i][t] = splat_i32(start);
   }
   const std::int64_t code_offset = group * 32 + half * 16;
@@ -116,7 +129,7 @@ inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group,
     for (int i = 0; i < row_tiles; ++i) weights[i] = load64(tiles[i].codes + (code_offset / 4 + w) * 64);
     for (int t = 0; t < tokens; ++t) {
       const u8x64 x = quad(word_at(a.codes + t * a.code_stride + code_offset + 4 * w));
-      for (int i = 0; i < row_tiles; ++i) d[i][t] = Format::dot(d[i][t], weights[i], x);
+      for (int i = 0; i < row_tiles; ++i) d[i][t] = Rule::dot(d[i][t], weights[i], x);
     }
   }
   for (int i = 0; i < row_tiles; ++i) {
@@ -124,7 +137,7 @@ inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group,
     for (int t = 0; t < tokens; ++t) {
       acc[i][t] = fma(to_f32(d[i][t]), scale * splat(a.scales[t * a.group_stride + group]), acc[i][t]);
     }
-    if constexpr (Format::kKind == ScaleKind::minimum) {
+    if constexpr (Rule::kKind == ScaleKind::minimum) {
       const f32x16 minimum = load(tiles[i].minima + scale_index * 16);
       for (int t = 0; t < tokens; ++t) {
         acc[i][t] = fma(minimum, splat(a.scaled_sums[t * a.group_stride + group]), acc[i][t]);
@@ -134,23 +147,22 @@ inline void add_group(const Tile* tiles, const TokenTile& a, std::int64_t group,
 }
 
 // y of `tokens` tokens and the rows of `row_tiles` tiles. Meanwhile the stored rows of as many tiles of the next panel are
-// fetched, so that memory is not idle while a packed panel is worked on.
-template <typename Format, int row_tiles, int tokens>
+// fetched, ahead_bytes of each for every group, so that memory is not idle while a packed panel is worked on.
+template <typename Rule, int row_tiles, int tokens>
 void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
-                   Prefetch<2>& ahead) {
-  constexpr std::int64_t group_bytes = Format::kSpanBytes / (2 * Format::kPairs);
+                   std::int64_t ahead_bytes, Prefetch<2>& ahead) {
   const std::int64_t groups = args.weight.cols / 32;
   f32x16 acc[row_tiles][tokens];
   for (int i = 0; i < row_tiles; ++i) {
     for (int t = 0; t < tokens; ++t) acc[i][t] = zero();
   }
   for (std::int64_t g = 0; g < groups; ++g) {
-    ahead.advance(16 * row_tiles * group_bytes);
-    if constexpr (Format::kKind == ScaleKind::halves) {
-      add_group<Format, row_tiles, tokens, 4>(tiles, a, g, 0, acc);
-      add_group<Format, row_tiles, tokens, 4>(tiles, a, g, 1, acc);
+    ahead.advance(row_tiles * ahead_bytes);
+    if constexpr (Rule::kKind == ScaleKind::halves) {
+      add_group<Rule, row_tiles, tokens, 4>(tiles, a, g, 0, acc);
+      add_group<Rule, row_tiles, tokens, 4>(tiles, a, g, 1, acc);
     } else {
-      add_group<Format, row_tiles, tokens, 8>(tiles, a, g, 0, acc);
+      add_group<Rule, row_tiles, tokens, 8>(tiles, a, g, 0, acc);
     }
   }
   for (int i = 0; i < row_tiles; ++i) {
@@ -161,23 +173,24 @@ void multiply_tile(const LinearArgs& args, const Tile* tiles, const TokenTile& a
   }
 }
 
-template <typename Format, int row_tiles, int tokens = kTokens>
+template <typename Rule, int row_tiles, int tokens = kTokens>
 void multiply_tokens(int count, const LinearArgs& args, const Tile* tiles, const TokenTile& a, std::int64_t token,
-                     Prefetch<2>& ahead) {
-  if (count == tokens) return multiply_tile<Format, row_tiles, tokens>(args, tiles, a, token, ahead);
-  if constexpr (tokens > 1) multiply_tokens<Format, row_tiles, tokens - 1>(count, args, tiles, a, token, ahead);
+                     std::int64_t ahead_bytes, Prefetch<2>& ahead) {
+  if (count == tokens) return multiply_tile<Rule, row_tiles, tokens>(args, tiles, a, token, ahead_bytes, ahead);
+  if constexpr (tokens > 1) multiply_tokens<Rule, row_tiles, tokens - 1>(count, args, tiles, a, token, ahead_bytes, ahead);
 }
 
 // corrections[t][half][g] = -z * (sum of that half's codes), for `tokens` tokens from `token`.
-template <typename Format>
-void fill_corrections(const QuantizedActivations& a, std::int64_t token, std::int64_t tokens, std::int32_t* out) {
-  const i32x16 minus_zero = splat_i32(-Format::kZero);
+template <typename Rule>
+void fill_corrections(const QuantizedActivations& a, int zero_point, std::int64_t token, std::int64_t tokens,
+                      std::int32_t* out) {
+  const i32x16 minus_zero = splat_i32(-zero_point);
   const std::int64_t n = a.group_stride;
   for (std::int64_t t = 0; t < tokens; ++t) {
     const std::int32_t* sums = a.sums + (token + t) * n;
     const std::int32_t* half_sums = a.half_sums + (token + t) * n;
     for (std::int64_t g = 0; g < n; g += 16) {
-      if constexpr (Format::kKind == ScaleKind::halves) {
+      if constexpr (Rule::kKind == ScaleKind::halves) {
         const i32x16 first = load_i32(half_sums + g);
         store_i32(out + 2 * t * n + g, first * minus_zero);
         store_i32(out + (2 * t + 1) * n + g, (load_i32(sums + g) - first) * minus_zero);
@@ -188,13 +201,13 @@ void fill_corrections(const QuantizedActivations& a, std::int64_t token, std::in
   }
 }
 
-template <typename Format>
-void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, std::int32_t* corrections,
+template <typename Rule>
+void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, int zero_point, std::int32_t* corrections,
                     const Tile* tiles, int n_tiles, Prefetch<2> ahead) {
-  constexpr std::int64_t halves = Format::kKind == ScaleKind::halves ? 2 : 1;
+  const std::int64_t ahead_bytes = 16 * row_bytes(args.weight) / (args.weight.cols / 32);
   for (std::int64_t block = 0; block < args.tokens; block += kCorrectionTokens) {
     const std::int64_t block_tokens = args.tokens - block < kCorrectionTokens ? args.tokens - block : kCorrectionTokens;
-    if constexpr (Format::kZero != 0) fill_corrections<Format>(a, block, block_tokens, corrections);
+    if constexpr (Rule::kHasZero) fill_corrections<Rule>(a, zero_point, block, block_tokens, corrections);
     const std::int64_t n_token_tiles = (block_tokens + kTokens - 1) / kTokens;
     for (std::int64_t i = 0; i < n_token_tiles; ++i) {  // of nearly equal size: 8 tokens are 4 + 4, not 6 + 2
       const std::int64_t begin = i * block_tokens / n_token_tiles, end = (i + 1) * block_tokens / n_token_tiles;
@@ -203,14 +216,14 @@ void multiply_panel(const LinearArgs& args, const QuantizedActivations& a, std::
                              a.code_stride,
                              a.scales + token * a.group_stride,
                              a.scaled_sums + token * a.group_stride,
-                             corrections + begin * halves * a.group_stride,
+                             corrections + begin * Rule::kHalves * a.group_stride,
                              a.group_stride};
       const int count = static_cast<int>(end - begin);
       int k = 0;
       for (; k + kRowTiles <= n_tiles; k += kRowTiles) {
-        multiply_tokens<Format, kRowTiles>(count, args, tiles + k, tokens, token, ahead);
+        multiply_tokens<Rule, kRowTiles>(count, args, tiles + k, tokens, token, ahead_bytes, ahead);
       }
-      for (; k < n_tiles; ++k) multiply_tokens<Format, 1>(count, args, tiles + k, tokens, token, ahead);
+      for (; k < n_tiles; ++k) multiply_tokens<Rule, 1>(count, args, tiles + k, tokens, token, ahead_bytes, ahead);
     }
   }
 }
@@ -234,8 +247,8 @@ void linear_tiles(const LinearArgs& args, const QuantizedActivations& a, std::in
         row += rows.count;
       }
       const std::int64_t ahead_end = row_end - row < panel_rows ? row_end : row + panel_rows;
-      multiply_panel<Format>(args, a, scratch.corrections, tiles, n_tiles,
-                             {data + row * stride, data + ahead_end * stride});
+      multiply_panel<RecipeOf<Format>>(args, a, Format::kZero, scratch.corrections, tiles, n_tiles,
+                                       {data + row * stride, data + ahead_end * stride});
     }
   });
 }

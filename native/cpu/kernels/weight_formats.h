@@ -129,7 +129,7 @@ struct GroupFormat {
   static constexpr int kPairs = 1;
   static constexpr std::int64_t kSpanBytes = 2 * sizeof(Block);
   static constexpr ScaleKind kKind = ScaleKind::plain;
-  static constexpr bool kNibbles = true, kHighBits = false;
+  static constexpr bool kNibbles = true, kHighBits = false, kSignedCodes = false;
 
   static const Block* blocks(const std::uint8_t* at) { return reinterpret_cast<const Block*>(at); }
   static constexpr int kWords = 2;  // of each block its first word
@@ -156,7 +156,7 @@ struct GroupFormatWithMinimum : GroupFormat<Block> {
 };
 
 struct FormatQ8_0 : GroupFormat<BlockQ8_0> {
-  static constexpr bool kNibbles = false;
+  static constexpr bool kNibbles = false, kSignedCodes = kQ8Zero == 0;
   static constexpr int kZero = kQ8Zero;
   template <int pair>
   static u8x64 codes(const std::uint8_t* at, int second) {
@@ -248,7 +248,7 @@ template <typename Block>
 struct KFormatWithMinimum {
   static constexpr int kPairs = 4;
   static constexpr std::int64_t kSpanBytes = sizeof(Block);
-  static constexpr bool kNibbles = false;
+  static constexpr bool kNibbles = false, kSignedCodes = false;
   static constexpr ScaleKind kKind = ScaleKind::minimum;
   static constexpr int kZero = 0;
 
@@ -298,7 +298,7 @@ struct FormatQ5_K : KFormatWithMinimum<BlockQ5_K> {
 struct FormatQ6_K {
   static constexpr int kPairs = 4;
   static constexpr std::int64_t kSpanBytes = sizeof(BlockQ6_K);
-  static constexpr bool kNibbles = false;
+  static constexpr bool kNibbles = false, kSignedCodes = false;
   static constexpr ScaleKind kKind = ScaleKind::halves;
   static constexpr int kZero = 32;
 
