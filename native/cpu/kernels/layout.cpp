@@ -69,7 +69,7 @@ std::int64_t float_row_stride(std::int64_t cols) { return round_up(4 * cols, 64)
 
 std::int64_t float_panel_rows(std::int64_t cols) {
   const std::int64_t fit = kFloatPanelBytes / float_row_stride(cols);
-  return fit < 4 ? 4 : fit > 32 ? 32 : fit / 4 * 4;
+  return fit < 4 ? 4 : fit > 96 ? 96 : fit / 4 * 4;
 }
 
 std::int64_t float_sums_bytes(std::int64_t cols) { return float_panel_rows(cols) * kMaxFloatTokens * 64; }

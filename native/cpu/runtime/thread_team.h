@@ -9,8 +9,8 @@
 namespace kv::cpu {
 
 // One thread (the submission thread) calls run(); inside the body every member calls sync() the same number of times.
-// Waiting spins for some microseconds, because phases of a step are that short, and then sleeps, because the cores are
-// shared with JavaScript.
+// Waiting spins for some microseconds, because phases of a step are that short, then yields, because the cores are
+// shared with JavaScript, and sleeps when no step comes.
 class ThreadTeam {
  public:
   explicit ThreadTeam(int size);
