@@ -1,6 +1,9 @@
 #include "cpu/runtime/memory.h"
 
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <cstdlib>
 #include <cstring>
@@ -42,6 +45,12 @@ std::byte* allocate_bytes(MemoryLedger& ledger, std::atomic<uint64_t>& account, 
 void release_bytes(std::atomic<uint64_t>& account, std::byte* data, uint64_t bytes) noexcept {
   account -= bytes;
   std::free(data);
+}
+
+void give_back_free_memory() noexcept {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 }  // namespace kv::cpu

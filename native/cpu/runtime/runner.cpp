@@ -14,6 +14,11 @@ namespace {
 // Copies of batches held from the start: one running and one queued behind it.
 constexpr int kStagedBatches = 2;
 
+// A runner without work for this long counts as idle: longer than a client takes between two turns of a script.
+constexpr std::chrono::milliseconds kIdleAfter{200};
+// Collectors go on freeing for a while, so memory is given back again after pauses that double up to this one.
+constexpr std::chrono::milliseconds kLongIdle{10'000};
+
 const KernelTable& choose_kernels(const kv_runner_options& options) {
   const KernelTable* kernels = select_kernels(options.instruction_path);
   if (kernels == nullptr) {
@@ -217,7 +222,7 @@ void Runner::enqueue(std::list<Job>&& job) {
 void Runner::serve() {
   std::unique_lock lock(queue_mutex_);
   while (true) {
-    queue_changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    wait_for_work(lock);
     if (queue_.empty()) return;
     std::list<Job> job;
     job.splice(job.end(), queue_, queue_.begin());
@@ -231,6 +236,17 @@ void Runner::serve() {
     lock.lock();
     if (job.front().kind == Job::Kind::kStep) spare_steps_.splice(spare_steps_.end(), job);
   }
+}
+
+void Runner::wait_for_work(std::unique_lock<std::mutex>& lock) {
+  const auto has_work = [this] { return stopping_ || !queue_.empty(); };
+  for (auto pause = kIdleAfter; pause < kLongIdle; pause *= 2) {
+    if (queue_changed_.wait_for(lock, pause, has_work)) return;
+    lock.unlock();
+    give_back_free_memory();
+    lock.lock();
+  }
+  queue_changed_.wait(lock, has_work);
 }
 
 void Runner::run_job(Job& job) {

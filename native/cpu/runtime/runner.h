@@ -59,6 +59,7 @@ class Runner {
   };
 
   void serve();
+  void wait_for_work(std::unique_lock<std::mutex>& lock);
   void run_job(Job& job);
   void run_step(StagedBatch& batch);
   void run_blocks(const Job& job);

@@ -11,6 +11,8 @@ export interface FakeRunnerOptions {
   readonly maxBlocksPerSequence?: number;
   readonly numSamplerSlots?: number;
   readonly maxStepsInFlight?: number;
+  /** Default: Infinity, so that a prompt token costs the same everywhere. */
+  readonly attentionParityTokens?: number;
   /** Awaited before a step runs; default: it runs as soon as the ones before it have. */
   readonly latency?: (stepIndex: number) => Promise<void>;
   /** Measures `executeMs`; default: it is 0. */
@@ -39,5 +41,6 @@ export function fakeRunnerInfo(options: FakeRunnerOptions): RunnerInfo {
     maxBlocksPerSequence: options.maxBlocksPerSequence ?? 64,
     numSamplerSlots: options.numSamplerSlots ?? maxBatchSequences,
     maxStepsInFlight: options.maxStepsInFlight ?? 2,
+    attentionParityTokens: options.attentionParityTokens ?? Number.POSITIVE_INFINITY,
   };
 }

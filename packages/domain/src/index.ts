@@ -7,6 +7,7 @@ export { BlockTable } from './blocks/block-table.ts';
 export type { KvBlock } from './blocks/kv-block.ts';
 export { BLOCK_LAYOUTS, KV_DTYPE_BYTES, TENSOR_DTYPES } from './model/dtype.ts';
 export type { BlockLayout, KvDType, TensorDType } from './model/dtype.ts';
+export { attentionParityTokens } from './model/attention-parity.ts';
 export { BLOCK_TOKENS, ModelCacheSpec } from './model/model-cache-spec.ts';
 export type { CacheGroupSpec, CacheLayerSpec } from './model/model-cache-spec.ts';
 export { TENSOR_ROLES } from './model/model-descriptor.ts';

@@ -15,8 +15,8 @@ export interface BatchEngineOptions {
   /** Sequences that may run at once; default and upper limit: what the runner was loaded for. */
   readonly maxBatchSequences?: number;
   /**
-   * Prompt tokens a step may carry while other sequences decode: what bounds the gap between two of their tokens.
-   * Default 128.
+   * Prompt tokens a step may carry while other sequences decode, fewer deep in a prompt, where attention makes each
+   * dearer: what bounds the gap between two of their tokens. Default 128.
    */
   readonly prefillChunkTokens?: number;
   /** Generations that may wait for admission before `submit` says `overloaded`; default 256. */
@@ -33,6 +33,8 @@ export interface EngineSettings {
   readonly prefillChunkTokens: number;
   readonly maxQueue: number;
   readonly maxStepsInFlight: number;
+  /** The runner's. */
+  readonly attentionParityTokens: number;
 }
 
 const DEFAULT_PREFILL_CHUNK_TOKENS = 128;
@@ -64,6 +66,7 @@ export function resolveSettings(options: BatchEngineOptions, info: RunnerInfo): 
       info.maxStepsInFlight,
       positive('maxStepsInFlight', options.maxStepsInFlight, DEEPEST_PIPELINE, DEEPEST_PIPELINE),
     ),
+    attentionParityTokens: info.attentionParityTokens,
   };
 }
 

@@ -22,3 +22,36 @@ export function sharePrefillBudget(wanted: readonly number[], budget: number): n
   }
   return shares;
 }
+
+/** A prompt with tokens to compute. */
+export interface PrefillCandidate {
+  /** Tokens it could use. */
+  readonly wanted: number;
+  /** Where the first of them stands: what it attends to. */
+  readonly position: number;
+}
+
+/**
+ * `sharePrefillBudget` where a token deep in its prompt costs more than one at the start, so that a step takes about as
+ * long at position 30,000 as at 0. A prompt alone never gets fewer than `SMALLEST_SHARE`, or every step would read all
+ * weights for a handful of tokens.
+ * @param budget tokens at position 0
+ * @param parityTokens position at which a token costs twice as much as at 0
+ * @returns tokens each gets, in all at most `budget`
+ */
+export function sharePrefillTokens(
+  candidates: readonly PrefillCandidate[],
+  budget: number,
+  parityTokens: number,
+): number[] {
+  const highestCost = Math.max(1, budget / SMALLEST_SHARE);
+  const costs = candidates.map(({ position }) => Math.min(highestCost, 1 + position / parityTokens));
+  const shares = sharePrefillBudget(
+    candidates.map(({ wanted }, index) => Math.ceil(wanted * (costs[index] as number))),
+    budget,
+  );
+  return candidates.map(({ wanted }, index) => {
+    const share = shares[index] as number;
+    return share === 0 ? 0 : Math.min(wanted, Math.max(1, Math.floor(share / (costs[index] as number))));
+  });
+}

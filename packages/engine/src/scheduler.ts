@@ -1,7 +1,7 @@
 import { type BlockPool, KvasirError, type Sequence } from '@kvasir/domain';
 import type { EngineSettings } from './engine-options.ts';
 import { addRow, assignRows, emptyPlan, type StepPlan } from './step-plan.ts';
-import { sharePrefillBudget } from './prefill-budget.ts';
+import { sharePrefillTokens } from './prefill-budget.ts';
 import { SamplerSlots } from './sampler-slots.ts';
 
 /**
@@ -92,14 +92,19 @@ export class Scheduler {
       else if (sequence.numPending > 0) candidates.push(sequence);
     }
     if (candidates.length === 0 && this.#waiting.length === 0) return;
-    const { maxBatchTokens, prefillChunkTokens } = this.#settings;
+    const { maxBatchTokens, prefillChunkTokens, attentionParityTokens } = this.#settings;
     const left = maxBatchTokens - plan.numTokens;
     const budget = isAnyDecoding ? Math.min(left, prefillChunkTokens) : left;
     if (budget < 1) return;
     this.#admit(candidates, budget);
-    const shares = sharePrefillBudget(
-      candidates.map((sequence) => Math.min(sequence.numPending, sequence.maxChunkTokens)),
+    const shares = sharePrefillTokens(
+      candidates.map((sequence) => ({
+        wanted: Math.min(sequence.numPending, sequence.maxChunkTokens),
+        position: sequence.numScheduled,
+      })),
       budget,
+      // Nobody waits for this step's end while nothing decodes.
+      isAnyDecoding ? attentionParityTokens : Number.POSITIVE_INFINITY,
     );
     for (const [index, sequence] of candidates.entries()) {
       const share = shares[index] as number;

@@ -107,6 +107,7 @@ describe('BatchEngine refusing', () => {
       prefillChunkTokens: 6,
       maxQueue: 256,
       maxStepsInFlight: 1,
+      attentionParityTokens: Number.POSITIVE_INFINITY,
     });
   });
 

@@ -1,4 +1,4 @@
-import { KvasirError, ModelCacheSpec } from '@kvasir/domain';
+import { attentionParityTokens, KvasirError, ModelCacheSpec } from '@kvasir/domain';
 import type { LoadOptions, ModelDescriptor, ModelLoader, ModelRunner } from '@kvasir/domain';
 import type { KvasirAddon, RunnerHandle } from './addon.ts';
 import { numGroups, toAddonModel, toAddonOptions } from './model-to-addon.ts';
@@ -55,6 +55,7 @@ async function load(addon: KvasirAddon, model: ModelDescriptor, options: LoadOpt
       maxBlocksPerSequence: options.maxBlocksPerSequence,
       numSamplerSlots,
       maxStepsInFlight: MAX_STEPS_IN_FLIGHT,
+      attentionParityTokens: attentionParityTokens(model),
     });
     // Loading may have been faster than the wish to cancel it.
     if (options.signal?.aborted === true) await runner.dispose();

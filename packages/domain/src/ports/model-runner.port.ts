@@ -53,6 +53,8 @@ export interface RunnerInfo {
   readonly numSamplerSlots: number;
   /** 1 or 2: with 2 the next step may be submitted before the previous result is known. */
   readonly maxStepsInFlight: number;
+  /** Context length at which attending costs a prompt token as much as the weights do; Infinity where it never does. */
+  readonly attentionParityTokens: number;
 }
 
 export interface StepBatch {
