@@ -2,13 +2,13 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { KvasirError } from '@kvasir/domain';
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context, MiddlewareHandler } from 'hono';
-import { bodyLimit } from 'hono/body-limit';
 import { cors } from 'hono/cors';
 import { requestId } from 'hono/request-id';
 import type { AppDependencies, AppEnvironment } from './http/app-environment.ts';
 import { ERROR_TABLE, toErrorBody, toKvasirError } from './http/error-table.ts';
 import { HttpProblem } from './http/http-problem.ts';
 import { InvalidRequest } from './http/request-problems.ts';
+import { awaitUpload } from './http/whole-upload.ts';
 import { chatCompletions } from './routes/chat-completions.ts';
 import { completions } from './routes/completions.ts';
 import { health, live, ready } from './routes/health.ts';
@@ -24,13 +24,13 @@ export function createApp(dependencies: AppDependencies): App {
 
   app.use(requestId());
   app.use(logRequests(dependencies));
+  app.use(awaitUpload());
   if (options.corsOrigin !== null) app.use(cors({ origin: options.corsOrigin, exposeHeaders: ['x-request-id'] }));
   app.get('/health', (context) => health(context, dependencies));
   app.get('/health/live', live);
   app.get('/health/ready', (context) => ready(context, dependencies));
 
   if (options.apiKey !== null) app.use(requireKey(options.apiKey));
-  app.use(limitBody(options.maxBodyBytes));
   app.post('/v1/chat/completions', (context) => chatCompletions(context, dependencies));
   app.post('/v1/completions', (context) => completions(context, dependencies));
   app.get('/v1/models', (context) => listModels(context, dependencies));
@@ -89,15 +89,6 @@ function requireKey(apiKey: string): MiddlewareHandler<AppEnvironment> {
     }
     await next();
   };
-}
-
-function limitBody(maxBytes: number): MiddlewareHandler<AppEnvironment> {
-  return bodyLimit({
-    maxSize: maxBytes,
-    onError: () => {
-      throw new HttpProblem(413, 'request_too_large', `body: expected at most ${maxBytes} bytes, found more`);
-    },
-  });
 }
 
 /** Paths that exist answer other methods with 405 and what they allow. */

@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import type { ServedModel } from '../generation/served-model.ts';
 import type { ServerMetrics } from '../metrics.ts';
 
@@ -28,4 +29,6 @@ export interface AppLog {
 /** Hono's environment: what middleware leaves for handlers. */
 export interface AppEnvironment {
   Variables: { requestId: string };
+  /** Node's side of the request, where there is a socket. */
+  Bindings: { incoming?: IncomingMessage };
 }

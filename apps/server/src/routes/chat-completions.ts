@@ -24,7 +24,7 @@ export async function chatCompletions(
   dependencies: AppDependencies,
 ): Promise<Response> {
   const { model } = dependencies;
-  const body = await readJson(context);
+  const body = await readJson(context, dependencies.options.maxBodyBytes);
   const request = parseRequest(body, CHAT_FIELDS, chatRequestSchema, (parsed, problems) =>
     checkChat(parsed, model.facts, problems),
   );

@@ -23,7 +23,7 @@ const DEFAULT_MAX_TOKENS = 16;
 /** POST /v1/completions */
 export async function completions(context: Context<AppEnvironment>, dependencies: AppDependencies): Promise<Response> {
   const { model } = dependencies;
-  const body = await readJson(context);
+  const body = await readJson(context, dependencies.options.maxBodyBytes);
   const request = parseRequest(body, COMPLETION_FIELDS, completionRequestSchema, (parsed, problems) =>
     checkCompletion(parsed, model.facts, problems),
   );
