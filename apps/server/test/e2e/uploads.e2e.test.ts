@@ -10,10 +10,9 @@ const LIMIT = 100_000;
 const bench = new Workbench();
 let server: ServerProcess;
 beforeAll(async () => {
-  server = await ServerProcess.start([
-    ...['--model', bench.generateModel('generated'), '--log-level', 'warn'],
-    ...['--max-body-bytes', String(LIMIT), '--api-key', 'sesame-open'],
-  ]);
+  const model = bench.generateModel('generated');
+  const limits = ['--max-body-bytes', String(LIMIT), '--api-key', 'sesame-open'];
+  server = await ServerProcess.start(['--model', model, '--log-level', 'warn', ...limits]);
 });
 afterAll(async () => {
   await server.stop();
