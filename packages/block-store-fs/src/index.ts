@@ -1,1 +1,2 @@
-export {};
+export { openColdTier } from './open-cold-tier.ts';
+export type { ColdTier, ColdTierOptions } from './open-cold-tier.ts';

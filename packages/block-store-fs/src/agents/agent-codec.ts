@@ -10,7 +10,11 @@ export function encodeManifest(manifest: AgentManifest): Uint8Array {
   writer.f64(manifest.createdAtMs).f64(manifest.lastUsedAtMs).f64(manifest.pinnedTokens).tokens(manifest.tokenIds);
   writer.u32(manifest.turns.length);
   for (const turn of manifest.turns) {
-    writer.u32(turn.endTokens).f64(turn.atMs).u8(turn.isCut ? 1 : 0).text(turn.segments);
+    writer
+      .u32(turn.endTokens)
+      .f64(turn.atMs)
+      .u8(turn.isCut ? 1 : 0)
+      .text(turn.segments);
   }
   writer.u32(manifest.blocks.length);
   for (const references of manifest.blocks) writeReferences(writer, references);

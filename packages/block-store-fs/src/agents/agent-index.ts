@@ -10,6 +10,8 @@ const KINDS = { agent: 1, removed: 2, touched: 3, deleting: 4, settled: 5 } as c
 /** What the index holds of one agent. Keys are decoded when somebody asks: 10,000 agents have 160,000 of them. */
 export interface IndexedAgent {
   readonly summary: AgentSummary;
+  /** Of its record in the index. */
+  readonly recordBytes: number;
   keys(): readonly BlockKey[];
 }
 
@@ -75,7 +77,7 @@ function replay(state: Omit<IndexState, 'isWhole'>, body: Uint8Array): void {
     return;
   }
   const agentId = reader.hex(32);
-  if (kind === KINDS.agent) state.agents.set(agentId, readAgent(reader, agentId));
+  if (kind === KINDS.agent) state.agents.set(agentId, readAgent(reader, agentId, body.length));
   else if (kind === KINDS.removed) {
     state.agents.delete(agentId);
     state.deleting.delete(agentId);
@@ -87,7 +89,7 @@ function replay(state: Omit<IndexState, 'isWhole'>, body: Uint8Array): void {
   } else throw new DecodeFault(`expected a kind of index record, found ${kind}`);
 }
 
-function readAgent(reader: ByteReader, agentId: string): IndexedAgent {
+function readAgent(reader: ByteReader, agentId: string, recordBytes: number): IndexedAgent {
   const [tenant, name, identity] = [reader.text(), reader.text(), readIdentity(reader)];
   const summary: AgentSummary = {
     agentId,
@@ -105,7 +107,7 @@ function readAgent(reader: ByteReader, agentId: string): IndexedAgent {
     numBlocks: Array.from({ length: reader.count(4) }, () => reader.u32()),
   };
   let keys: readonly BlockKey[] | null = null;
-  return { summary, keys: () => (keys ??= endOf(reader, readKeys(reader))) };
+  return { summary, recordBytes, keys: () => (keys ??= endOf(reader, readKeys(reader))) };
 }
 
 /** Every key an agent's deletion has to think of. */

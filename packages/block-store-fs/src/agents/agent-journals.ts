@@ -8,9 +8,6 @@ import { encodeAgentFile, parseAgentFile } from './agent-file.ts';
 
 /** Agents whose manifests and descriptors are held. */
 const MAX_OPEN = 128;
-/** A journal longer than this many entries is replaced by a manifest. */
-const MAX_ENTRIES = 512;
-
 export interface OpenAgent {
   manifest: AgentManifest;
   /** Open for appending, null until somebody does. */
@@ -32,16 +29,19 @@ export class AgentJournals {
   readonly #files: FileSystem;
   readonly #layout: CacheLayout;
   readonly #quarantine: Quarantine;
+  readonly #maxEntries: number;
   /** In the order of use, latest last. */
   readonly #open = new Map<string, OpenAgent>();
   /** Agents with noted entries that were written and not flushed. */
   readonly #unflushed = new Set<string>();
   #nextTemporary = 0;
 
-  constructor(files: FileSystem, layout: CacheLayout, quarantine: Quarantine) {
+  /** @param maxEntries a journal longer than this is replaced by a manifest */
+  constructor(files: FileSystem, layout: CacheLayout, quarantine: Quarantine, maxEntries: number) {
     this.#files = files;
     this.#layout = layout;
     this.#quarantine = quarantine;
+    this.#maxEntries = maxEntries;
   }
 
   /** @throws KvasirError `file-corrupt` when not even the manifest can be read; file system errors */
@@ -115,7 +115,7 @@ export class AgentJournals {
   /** Whether what the journal holds is mostly history. */
   isLong(agent: OpenAgent): boolean {
     const needed = agent.manifest.tokenIds.length * 4 + agent.manifest.turns.length * 256;
-    return agent.numEntries > MAX_ENTRIES || agent.bytes > 4 * needed + (1 << 18);
+    return agent.numEntries > this.#maxEntries || agent.bytes > 4 * needed + (1 << 18);
   }
 
   /** After this nobody can read the agent again; flushed when it resolves. */
@@ -136,7 +136,7 @@ export class AgentJournals {
   }
 
   closeAll(): void {
-    for (const agentId of [...this.#open.keys()]) this.forget(agentId);
+    for (const agentId of this.#open.keys()) this.forget(agentId);
   }
 
   // ------------------------------------------------------------------------------------------------------------- pieces

@@ -18,7 +18,7 @@ import { encodeEntry } from './agent-codec.ts';
 import { parseAgentFile } from './agent-file.ts';
 import { keysOfManifest } from './agent-index.ts';
 import { AgentJournals, type OpenAgent } from './agent-journals.ts';
-import { IndexFile } from './index-file.ts';
+import { IndexFile, type IndexLimits } from './index-file.ts';
 import { manifestOfNewAgent } from './new-agent.ts';
 import { frameRecord } from './record-log.ts';
 
@@ -28,7 +28,16 @@ export interface ArchiveContext {
   readonly now: () => number;
   /** 32 random lower-case hex digits. */
   readonly newAgentId: () => string;
+  readonly limits?: ArchiveLimits;
 }
+
+export interface ArchiveLimits extends IndexLimits {
+  /** A journal longer than this is replaced by a manifest. */
+  readonly journalEntries: number;
+}
+
+const LIMITS: ArchiveLimits = { touchedAgents: 256, slackBytes: 1 << 20, journalEntries: 512 };
+
 
 export interface EntryJob {
   readonly agentId: string;
@@ -64,14 +73,14 @@ export class ArchiveKeeper {
   readonly #counters = { commits: 0, flushes: 0, indexRebuilds: 0, deletionsFinished: 0, writeFailures: 0 };
 
   private constructor(context: ArchiveContext, found: ReturnType<typeof IndexFile.read>) {
-    const { files, layout, now } = context;
+    const { files, layout, now, limits = LIMITS } = context;
     this.#context = context;
     this.#quarantine = new Quarantine(files, layout, now);
-    this.#journals = new AgentJournals(files, layout, this.#quarantine);
+    this.#journals = new AgentJournals(files, layout, this.#quarantine, limits.journalEntries);
     const none = { agents: new Map(), touched: new Set<string>(), deleting: new Map(), isWhole: false };
     // A damaged index still knows which deletions had begun: those agents must not come back.
     const trusted = found?.isWhole === true ? found : { ...none, deleting: found?.deleting ?? new Map() };
-    this.#index = new IndexFile(files, layout, trusted);
+    this.#index = new IndexFile(files, layout, trusted, limits);
     const isEmpty = found === null && FOLDERS.every((folder) => files.list(join(layout.agents, folder)).length === 0);
     if (found?.isWhole === true) this.#opening = found.touched.size === 0 ? 'clean' : 'recovered';
     else this.#opening = isEmpty ? 'new' : 'rebuilt';
@@ -84,7 +93,8 @@ export class ArchiveKeeper {
   static async open(context: ArchiveContext): Promise<ArchiveKeeper> {
     const { files, layout } = context;
     try {
-      for (const directory of [layout.agents, layout.agentsTemporary, layout.quarantine]) files.makeDirectory(directory);
+      for (const directory of [layout.agents, layout.agentsTemporary, layout.quarantine])
+        files.makeDirectory(directory);
       await files.flushDirectories([layout.directory]);
       for (const name of files.list(layout.agentsTemporary)) files.remove(join(layout.agentsTemporary, name));
       const keeper = new ArchiveKeeper(context, IndexFile.read(files, layout));
@@ -108,9 +118,13 @@ export class ArchiveKeeper {
   async create(agent: NewAgent): Promise<AgentSummary> {
     const taken = this.#index.idOf(agent.tenant, agent.name);
     if (taken !== null) {
-      throw new KvasirError('agent-exists', 'agent: expected a name nobody has, found one that is taken; choose another', {
-        facts: { agentId: taken },
-      });
+      throw new KvasirError(
+        'agent-exists',
+        'agent: expected a name nobody has, found one that is taken; choose another',
+        {
+          facts: { agentId: taken },
+        },
+      );
     }
     const manifest = manifestOfNewAgent(agent, this.#context.newAgentId());
     return this.#guard('creating an agent', async () => {
@@ -314,7 +328,8 @@ export class ArchiveKeeper {
     const { files, layout } = this.#context;
     const kept = this.#quarantine.subjects();
     const formerBlocks = manifest.formerBlocks.filter(
-      ({ hash, group }) => kept.has(blockSubject(hash, group)) || files.describe(layout.blockFile(hash, group)) !== null,
+      ({ hash, group }) =>
+        kept.has(blockSubject(hash, group)) || files.describe(layout.blockFile(hash, group)) !== null,
     );
     return { ...manifest, formerBlocks };
   }

@@ -16,11 +16,14 @@ import {
 } from './agent-index.ts';
 import { ReferenceCounts } from './reference-counts.ts';
 
-/** Agents that a crash makes the next opening read one by one. */
-const MAX_TOUCHED = 256;
-/** The index is written anew when it is this much larger than what it says. */
+export interface IndexLimits {
+  /** Agents that a crash makes the next opening read one by one. */
+  readonly touchedAgents: number;
+  /** The index is written anew when it is longer than three times what it says, and this. */
+  readonly slackBytes: number;
+}
+
 const SLACK_FACTOR = 3;
-const SLACK_BYTES = 1 << 20;
 
 /**
  * The one index, in memory and as a log on disk. The rule that lets it be trusted after a crash: before an agent's own file
@@ -34,6 +37,7 @@ export class IndexFile {
   readonly order: string[];
   readonly #files: FileSystem;
   readonly #layout: CacheLayout;
+  readonly #limits: IndexLimits;
   readonly #counts = new ReferenceCounts();
   readonly #names = new Map<string, string>();
   #touched: Set<string>;
@@ -42,7 +46,8 @@ export class IndexFile {
   #liveBytes = 0;
   #nextTemporary = 0;
 
-  constructor(files: FileSystem, layout: CacheLayout, state: IndexState) {
+  constructor(files: FileSystem, layout: CacheLayout, state: IndexState, limits: IndexLimits) {
+    this.#limits = limits;
     this.#files = files;
     this.#layout = layout;
     this.agents = state.agents;
@@ -75,24 +80,26 @@ export class IndexFile {
   async touch(agentIds: Iterable<string>): Promise<void> {
     const fresh = [...new Set(agentIds)].filter((agentId) => !this.#touched.has(agentId));
     if (fresh.length === 0) return;
-    if (this.#touched.size >= MAX_TOUCHED) await this.settle();
+    if (this.#touched.size >= this.#limits.touchedAgents) await this.settle();
     await this.#append(fresh.map(encodeTouched), 'flushed');
     for (const agentId of fresh) this.#touched.add(agentId);
   }
 
   /** Takes over what an agent's file says now. The agent was touched, so a write that fails loses nothing. */
   async put(summary: AgentSummary, keys: readonly BlockKey[]): Promise<void> {
-    this.adopt(summary, keys);
-    await this.#append([encodeAgent(summary, keys)], 'written');
+    const record = encodeAgent(summary, keys);
+    this.adopt(summary, keys, record.length);
+    await this.#append([record], 'written');
   }
 
   /** As `put`, in memory only: `rewrite` follows. */
-  adopt(summary: AgentSummary, keys: readonly BlockKey[]): void {
+  adopt(summary: AgentSummary, keys: readonly BlockKey[], recordBytes = 0): void {
     const { agentId } = summary;
     const before = this.agents.get(agentId);
     if (before === undefined) this.order.push(agentId);
     if (this.#counts.isBuilt) this.#counts.replace(before?.keys() ?? [], keys);
-    this.agents.set(agentId, { summary, keys: () => keys });
+    this.agents.set(agentId, { summary, recordBytes, keys: () => keys });
+    this.#liveBytes += recordBytes - (before?.recordBytes ?? 0);
     this.#names.set(nameKey(summary), agentId);
   }
 
@@ -114,6 +121,7 @@ export class IndexFile {
     if (agent === undefined) return;
     if (this.#counts.isBuilt) this.#counts.replace(agent.keys(), []);
     this.agents.delete(agentId);
+    this.#liveBytes -= agent.recordBytes;
     this.#names.delete(nameKey(agent.summary));
   }
 
@@ -131,7 +139,11 @@ export class IndexFile {
   /** Writes the index anew; also the way out after a write that failed halfway. */
   async rewrite(): Promise<void> {
     const pieces: Uint8Array[] = [Buffer.from(INDEX_MAGIC, 'latin1')];
-    for (const agent of this.agents.values()) pieces.push(encodeAgent(agent.summary, agent.keys()));
+    for (const { summary, keys } of this.agents.values()) {
+      const record = encodeAgent(summary, keys());
+      this.agents.set(summary.agentId, { summary, recordBytes: record.length, keys });
+      pieces.push(record);
+    }
     for (const [agentId, keys] of this.deleting) pieces.push(encodeDeleting(agentId, keys));
     for (const agentId of this.#touched) pieces.push(encodeTouched(agentId));
     const temporary = join(this.#layout.agentsTemporary, `index.${this.#nextTemporary++}`);
@@ -154,7 +166,7 @@ export class IndexFile {
   /** @throws KvasirError `disk-full`, `disk-unwritable` */
   async #append(records: readonly Uint8Array[], until: 'written' | 'flushed'): Promise<void> {
     // Left closed by a failure: what the file holds is not known, so it is replaced.
-    if (this.#file === null || this.#bytes > SLACK_FACTOR * this.#liveBytes + SLACK_BYTES) await this.rewrite();
+    if (this.#file === null || this.#bytes > SLACK_FACTOR * this.#liveBytes + this.#limits.slackBytes) await this.rewrite();
     const file = this.#file ?? this.#open();
     try {
       this.#files.write(file, records);
@@ -168,7 +180,8 @@ export class IndexFile {
 
   #open(): number {
     this.#bytes = this.#files.describe(this.#layout.index)?.bytes ?? 0;
-    this.#liveBytes = this.#bytes;
+    this.#liveBytes = 0;
+    for (const { recordBytes } of this.agents.values()) this.#liveBytes += recordBytes;
     this.#file = this.#files.open(this.#layout.index, 'append');
     return this.#file;
   }

@@ -141,7 +141,9 @@ function hex(sum: number): string {
 
 function sumsOf(text: string): readonly number[] | null {
   if (!/^(?:[0-9a-f]{8})+$/.test(text)) return null;
-  return Array.from({ length: text.length / 8 }, (_, index) => Number.parseInt(text.slice(index * 8, index * 8 + 8), 16));
+  return Array.from({ length: text.length / 8 }, (_, index) =>
+    Number.parseInt(text.slice(index * 8, index * 8 + 8), 16),
+  );
 }
 
 function parseJson(text: string): Record<string, unknown> | null {
@@ -154,7 +156,9 @@ function parseJson(text: string): Record<string, unknown> | null {
 }
 
 function recordOf(value: unknown): Record<string, unknown> | null {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : null;
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : null;
 }
 
 function integers(value: unknown, count: number): readonly number[] {

@@ -213,7 +213,8 @@ export class BlockKeeper {
       }
     }
     await this.#publish(written, results);
-    for (const { index, of } of twins) results[index] = results[of] === 'stored' ? 'present' : (results[of] ?? 'unwritable');
+    for (const { index, of } of twins)
+      results[index] = results[of] === 'stored' ? 'present' : (results[of] ?? 'unwritable');
     return next;
   }
 
@@ -232,7 +233,15 @@ export class BlockKeeper {
       const path = layout.blockFile(key.hash, key.group);
       const facts = files.describe(path);
       const { predecessor, identity } = block;
-      const unsummed = { key, predecessor, identity, numTokens, shape, tokensCrc32: 0, payloadCrc32: runs.map(() => 0) };
+      const unsummed = {
+        key,
+        predecessor,
+        identity,
+        numTokens,
+        shape,
+        tokensCrc32: 0,
+        payloadCrc32: runs.map(() => 0),
+      };
       // Sums have a fixed width: the file's size is known before they are.
       const bytes = encodeHeader(unsummed).length + numTokens * 4 + storedPayloadBytes(shape, numTokens);
       if (facts?.bytes === bytes) return 'present';

@@ -53,7 +53,9 @@ export class CacheLayout {
 }
 
 /** The 256 names of folders that files are spread over. */
-export const FOLDERS: readonly string[] = Array.from({ length: 256 }, (_, index) => index.toString(16).padStart(2, '0'));
+export const FOLDERS: readonly string[] = Array.from({ length: 256 }, (_, index) =>
+  index.toString(16).padStart(2, '0'),
+);
 
 const BLOCK_FILE = /^([0-9a-f]{64})\.(0|[1-9][0-9]{0,4})\.safetensors$/;
 

@@ -129,8 +129,7 @@ function parseLock(text: string): LockText | null {
     throw error;
   }
   const lock = value as Partial<LockText> | null;
-  const isLock =
-    typeof lock?.pid === 'number' && typeof lock.startedAt === 'string' && typeof lock.scope === 'string';
+  const isLock = typeof lock?.pid === 'number' && typeof lock.startedAt === 'string' && typeof lock.scope === 'string';
   return isLock ? (lock as LockText) : null;
 }
 

@@ -89,7 +89,12 @@ export type CommitEntry =
 /** Changes that follow behind. */
 export type NoteEntry =
   /** Of the group's list the first `keep` references stay, `blocks` follow; what is dropped becomes former. */
-  | { readonly kind: 'blocks'; readonly group: number; readonly keep: number; readonly blocks: readonly BlockReference[] }
+  | {
+      readonly kind: 'blocks';
+      readonly group: number;
+      readonly keep: number;
+      readonly blocks: readonly BlockReference[];
+    }
   | ({ readonly kind: 'use' } & AgentUse);
 
 export type AgentEntry = CommitEntry | NoteEntry;
@@ -199,7 +204,8 @@ function replaceBlocks(manifest: AgentManifest, entry: NoteEntry & { kind: 'bloc
 function checkReferences(references: readonly BlockReference[], numTokens: number): void {
   let end = 0;
   for (const { startToken, numTokens: length, hash } of references) {
-    const isPlaced = Number.isSafeInteger(startToken) && startToken >= end && Number.isSafeInteger(length) && length > 0;
+    const isPlaced =
+      Number.isSafeInteger(startToken) && startToken >= end && Number.isSafeInteger(length) && length > 0;
     if (!isPlaced || startToken + length > numTokens || !isBlockHash(hash)) {
       throw new KvasirError(
         'invalid-argument',

@@ -111,7 +111,11 @@ export const BLOCK_MISSES = [
 export type BlockMiss = (typeof BLOCK_MISSES)[number];
 
 export type BlockLoad =
-  | { readonly isHit: true; /** What the tier moved. */ readonly bytesRead: number; readonly predecessor: string | null }
+  | {
+      readonly isHit: true /** What the tier moved. */;
+      readonly bytesRead: number;
+      readonly predecessor: string | null;
+    }
   | { readonly isHit: false; readonly reason: BlockMiss };
 
 export interface BlockPayload {
