@@ -38,7 +38,6 @@ export interface ArchiveLimits extends IndexLimits {
 
 const LIMITS: ArchiveLimits = { touchedAgents: 256, slackBytes: 1 << 20, journalEntries: 512 };
 
-
 export interface EntryJob {
   readonly agentId: string;
   readonly entry: AgentEntry;

@@ -166,7 +166,8 @@ export class IndexFile {
   /** @throws KvasirError `disk-full`, `disk-unwritable` */
   async #append(records: readonly Uint8Array[], until: 'written' | 'flushed'): Promise<void> {
     // Left closed by a failure: what the file holds is not known, so it is replaced.
-    if (this.#file === null || this.#bytes > SLACK_FACTOR * this.#liveBytes + this.#limits.slackBytes) await this.rewrite();
+    if (this.#file === null || this.#bytes > SLACK_FACTOR * this.#liveBytes + this.#limits.slackBytes)
+      await this.rewrite();
     const file = this.#file ?? this.#open();
     try {
       this.#files.write(file, records);

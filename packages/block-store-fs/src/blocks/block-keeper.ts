@@ -81,6 +81,7 @@ export class BlockKeeper {
   static async open(context: KeeperContext): Promise<BlockKeeper> {
     const { files, layout } = context;
     for (const directory of [layout.blocks, layout.blocksTemporary, layout.quarantine]) files.makeDirectory(directory);
+    await files.flushDirectories([layout.directory]);
     const keeper = new BlockKeeper(context);
     for (const name of files.list(layout.blocksTemporary)) {
       if (files.remove(join(layout.blocksTemporary, name))) keeper.#temporaryFilesRemoved++;

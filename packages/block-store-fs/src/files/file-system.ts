@@ -1,3 +1,5 @@
+import { dirname } from 'node:path';
+
 /**
  * Everything this package does to a disk. Synchronous, because it runs in worker threads, except for flushing: several
  * flushes at once cost a device about as much as one. A recorder or a fault model takes its place in tests.
@@ -35,6 +37,20 @@ export interface FileFacts {
   /** Tells a file from another that later takes its name. */
   readonly inode: number;
   readonly modifiedMs: number;
+}
+
+/** A directory with its parents, all of which outlive a power cut when it resolves. */
+export async function makeDurableDirectory(files: FileSystem, path: string): Promise<void> {
+  const parents: string[] = [];
+  for (
+    let missing = path;
+    files.describe(missing) === null && dirname(missing) !== missing;
+    missing = dirname(missing)
+  ) {
+    parents.push(dirname(missing));
+  }
+  files.makeDirectory(path);
+  if (parents.length > 0) await files.flushDirectories(parents);
 }
 
 /** The whole file. @returns null where there is none */

@@ -4,6 +4,7 @@ import { workerData } from 'node:worker_threads';
 import { ArchiveKeeper, MAX_GROUP, type EntryJob } from '../agents/archive-keeper.ts';
 import { CacheLayout } from '../files/cache-layout.ts';
 import { DirectoryLock, LOCK_HEARTBEAT_MS } from '../files/directory-lock.ts';
+import { makeDurableDirectory } from '../files/file-system.ts';
 import { NodeFileSystem } from '../files/node-file-system.ts';
 import { nodeProcesses } from '../files/node-processes.ts';
 import { toStorageError } from '../files/storage-failure.ts';
@@ -25,7 +26,7 @@ const keeper = (): ArchiveKeeper => {
 const handlers: Omit<Handlers<ArchiveCalls>, 'apply'> = {
   open: async () => {
     try {
-      files.makeDirectory(directory);
+      await makeDurableDirectory(files, directory);
       lock = new DirectoryLock(files, layout.lock, nodeProcesses(), randomBytes(8).toString('hex'));
     } catch (error) {
       throw toStorageError(error, 'locking the cache directory');

@@ -55,6 +55,11 @@ export class FaultFileSystem implements FileSystem {
     return files;
   }
 
+  /** Does again what another disk in the same state has recorded. */
+  replayOn(log: readonly Operation[]): void {
+    for (const operation of log) this.#apply(operation);
+  }
+
   tell(fact: string): void {
     this.log.push({ kind: 'told', fact });
   }
