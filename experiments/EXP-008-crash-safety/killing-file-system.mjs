@@ -4,8 +4,8 @@ import { NodeFileSystem } from '../../packages/block-store-fs/dist/files/node-fi
 
 /** Which operations belong to a phase; `path` is relative to the cache directory. */
 const PHASES = {
-  'journal-write': ({ kind, path }) => ['write', 'flush'].includes(kind) && /^agents\//.test(path),
-  'block-write': ({ kind, path }) => ['write', 'flush'].includes(kind) && /^blocks\//.test(path),
+  'journal-write': ({ kind, path }) => ['write', 'flush'].includes(kind) && path.startsWith('agents/'),
+  'block-write': ({ kind, path }) => ['write', 'flush'].includes(kind) && path.startsWith('blocks/'),
   rename: ({ kind }) => kind === 'rename' || kind === 'flush-directory',
   delete: ({ kind }) => kind === 'remove',
   'index-update': ({ kind, path }) =>

@@ -40,7 +40,8 @@ for (let kill = 0; kill < kills; kill++) {
   const phase = phases[kill % phases.length];
   const seed = Number(values.seed) * 100_000 + kill;
   const { lines, signal } = await runWriter(phase, seed);
-  if (signal !== 'SIGKILL') throw new Error(`writer of kill ${kill} (${phase}, seed ${seed}) ended by itself: ${signal}`);
+  if (signal !== 'SIGKILL')
+    throw new Error(`writer of kill ${kill} (${phase}, seed ${seed}) ended by itself: ${signal}`);
   const isOpen = lines.some((line) => line.includes('"ready"'));
   ledger.read(lines.filter((line) => !line.includes('"ready"')));
   const outcome = await ledger.verify(directory);

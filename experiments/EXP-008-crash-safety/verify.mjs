@@ -65,7 +65,8 @@ export class Ledger {
     const tokens = [...manifest.tokenIds];
     // A deletion that was asked for and not begun leaves the agent as it was.
     if (agent.fate === 'going') agent.fate = 'alive';
-    if (!agent.states.includes(tokens.length)) problems.push(`agent ${owner} has ${tokens.length} tokens, not ${agent.states}`);
+    if (!agent.states.includes(tokens.length))
+      problems.push(`agent ${owner} has ${tokens.length} tokens, not ${agent.states}`);
     if (summary.numTokens !== tokens.length) problems.push(`the summary of agent ${owner} is another state's`);
     if (String(tokens) !== String(tokensOf(owner, 0, tokens.length))) problems.push(`agent ${owner} has other tokens`);
     agent.states = [tokens.length];
@@ -73,7 +74,11 @@ export class Ledger {
     const numbers = Array.from({ length: Math.floor(tokens.length / 16) }, (_, number) => number);
     const blocks = numbers.map((number) => blockOf(owner, number, true));
     const requests = blocks.map(({ key, identity, tokenIds, shape }) => ({
-      key, identity, tokenIds, shape, into: new Uint8Array(new SharedArrayBuffer(PAYLOAD_BYTES)),
+      key,
+      identity,
+      tokenIds,
+      shape,
+      into: new Uint8Array(new SharedArrayBuffer(PAYLOAD_BYTES)),
     }));
     const loads = await tier.blocks.get(requests);
     for (const [number, load] of loads.entries()) {
@@ -95,6 +100,8 @@ function leftovers(directory, owners) {
   return files.flatMap((entry) => {
     const file = path.join(entry.parentPath, entry.name);
     const bytes = readFileSync(file);
-    return marks.filter(({ mark }) => bytes.includes(mark)).map(({ owner }) => `tokens of agent ${owner} are left in ${file}`);
+    return marks
+      .filter(({ mark }) => bytes.includes(mark))
+      .map(({ owner }) => `tokens of agent ${owner} are left in ${file}`);
   });
 }

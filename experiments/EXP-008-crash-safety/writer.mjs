@@ -45,7 +45,13 @@ async function write() {
       const owner = nextOwner++;
       const tokens = tokensOf(owner, 0, Math.floor(random() * 20));
       say({ asked: owner, numTokens: tokens.length });
-      const agent = { tenant: 't', name: `agent ${owner}`, identity: IDENTITY, atMs: 1, tokenIds: Int32Array.from(tokens) };
+      const agent = {
+        tenant: 't',
+        name: `agent ${owner}`,
+        identity: IDENTITY,
+        atMs: 1,
+        tokenIds: Int32Array.from(tokens),
+      };
       const { agentId } = await archive.create(agent);
       agents.set(owner, { id: agentId, numTokens: tokens.length, blocks: [] });
       say({ done: owner, id: agentId });
@@ -110,7 +116,8 @@ async function write() {
   const weights = ['create', 'turns', 'turns', 'turns', 'save', 'save', 'rewind', 'evict', 'delete'];
   say({ ready: true });
   await actions.create();
-  for (let round = 0; round < 10_000; round++) await actions[phase === 'delete' && random() < 0.4 ? 'delete' : pick(weights)]();
+  for (let round = 0; round < 10_000; round++)
+    await actions[phase === 'delete' && random() < 0.4 ? 'delete' : pick(weights)]();
   throw new Error(`phase ${phase} was never reached`);
 }
 
@@ -123,7 +130,13 @@ async function load() {
     for (const [owner, agent] of agents) {
       for (const number of agent.blocks) {
         const { key, identity, tokenIds } = blockOf(owner, number, true);
-        requests.push({ key, identity, tokenIds, shape: SHAPE, into: new Uint8Array(new SharedArrayBuffer(PAYLOAD_BYTES)) });
+        requests.push({
+          key,
+          identity,
+          tokenIds,
+          shape: SHAPE,
+          into: new Uint8Array(new SharedArrayBuffer(PAYLOAD_BYTES)),
+        });
       }
       await tier.agents.read(agent.id);
       await tier.agents.note(agent.id, { kind: 'use', atMs: 5, promptTokens: 1, cachedTokens: 1 });

@@ -15,7 +15,7 @@ import { blockSubject, Quarantine } from '../files/quarantine.ts';
 import { isFileFailure, refusalOf, toStorageError } from '../files/storage-failure.ts';
 import { encodeHeader } from './block-header.ts';
 import { sumOf } from './block-reader.ts';
-import { payloadRuns, storedPayloadBytes } from './payload-runs.ts';
+import { payloadRuns, piecesOf, storedPayloadBytes } from './payload-runs.ts';
 import { encodeUsage, readUsage } from './usage-record.ts';
 import { WriteBudget, type BlockBudgets } from './write-budget.ts';
 
@@ -70,11 +70,13 @@ export class BlockKeeper {
     this.#context = context;
     this.#quarantine = new Quarantine(context.files, context.layout, context.now);
     const usage = readUsage(context.files, context.layout);
-    this.#blocks = usage.blocks;
-    this.#bytes = usage.bytes;
     this.#writtenBytes = usage.writtenBytes;
     this.#budget = new WriteBudget(context.budgets, usage.period);
-    if (!usage.isExact) this.#recount = { next: 0, blocks: 0, bytes: 0 };
+    const names = new Set(context.files.list(context.layout.blocks));
+    const isEmpty = !FOLDERS.some((folder) => names.has(folder));
+    this.#blocks = isEmpty ? 0 : usage.blocks;
+    this.#bytes = isEmpty ? 0 : usage.bytes;
+    if (!usage.isExact && !isEmpty) this.#recount = { next: 0, blocks: 0, bytes: 0 };
   }
 
   /** Removes unfinished writes, and marks the counts as unsure for whoever comes after a crash. */
@@ -98,7 +100,7 @@ export class BlockKeeper {
     let next = 0;
     while (next < blocks.length && !isCancelled()) next = await this.#putGroup(blocks, next, results);
     for (const result of results) if (result !== 'cancelled') this.#storings[result]++;
-    await this.#rememberUsage();
+    this.#rememberUsage();
     return results;
   }
 
@@ -117,7 +119,7 @@ export class BlockKeeper {
         return true;
       });
       await files.flushDirectories(kept.size > 0 ? [...folders, layout.quarantine] : [...folders]);
-      await this.#rememberUsage();
+      this.#rememberUsage();
       return removed.map((was, index) => was || kept.has(subjectAt(keys, index)));
     } catch (error) {
       throw toStorageError(error, 'deleting blocks');
@@ -226,8 +228,6 @@ export class BlockKeeper {
     const numTokens = tokenIds.length;
     const tokens = Buffer.from(tokenIds.buffer, tokenIds.byteOffset, tokenIds.byteLength);
     const runs = payloadRuns(shape, numTokens);
-    const payloadOf = (run: (typeof runs)[number]): readonly Uint8Array[] =>
-      run.pieces.map((piece) => block.payload.subarray(piece.offset, piece.offset + piece.bytes));
     const temporary = join(layout.blocksTemporary, String(this.#nextTemporary++));
     let file: number | null = null;
     try {
@@ -249,11 +249,11 @@ export class BlockKeeper {
       if (facts !== null) this.setAside(key, facts.inode, facts.bytes < bytes ? 'truncated' : 'corrupt');
       if (this.#keptBytes() + groupBytes + bytes > this.#context.budgets.keptBytes) return 'over-budget';
       if (!this.#budget.allows(groupBytes + bytes, now())) return 'over-write-budget';
-      const payloadCrc32 = runs.map((run) => sumOf(payloadOf(run)));
+      const payloadCrc32 = runs.map((run) => sumOf(piecesOf(block.payload, run)));
       const header = encodeHeader({ ...unsummed, tokensCrc32: crc32(tokens), payloadCrc32 });
       file = files.open(temporary, 'create');
       files.write(file, [header, tokens]);
-      for (const run of runs) files.write(file, payloadOf(run));
+      for (const run of runs) files.write(file, piecesOf(block.payload, run));
       return { index, key, temporary, bytes, file };
     } catch (error) {
       if (!isFileFailure(error)) throw error;
@@ -325,20 +325,20 @@ export class BlockKeeper {
   }
 
   /** The written bytes of this period outlive a crash, without a flush. */
-  async #rememberUsage(): Promise<void> {
+  #rememberUsage(): void {
     const { files, layout } = this.#context;
     const temporary = join(layout.blocksTemporary, String(this.#nextTemporary++));
+    let file: number | null = null;
     try {
-      const file = files.open(temporary, 'create');
-      try {
-        files.write(file, [this.#usageBytes(false)]);
-      } finally {
-        files.close(file);
-      }
+      file = files.open(temporary, 'create');
+      files.write(file, [this.#usageBytes(false)]);
+      files.close(file);
+      file = null;
       files.rename(temporary, layout.usage);
     } catch (error) {
       // Counts are remembered for convenience; blocks do not depend on them.
       if (!isFileFailure(error)) throw error;
+      this.#discard(file, temporary);
     }
   }
 

@@ -75,3 +75,8 @@ export function payloadRuns(shape: PayloadShape, numTokens: number): readonly Pa
   endRun();
   return runs;
 }
+
+/** Views of a run's pieces in a payload. */
+export function piecesOf(payload: Uint8Array, run: PayloadRun): readonly Uint8Array[] {
+  return run.pieces.map((piece) => payload.subarray(piece.offset, piece.offset + piece.bytes));
+}
