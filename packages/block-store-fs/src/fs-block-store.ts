@@ -18,7 +18,7 @@ import { emptyMisses } from './blocks/block-keeper.ts';
 import type { BlockReading } from './blocks/block-reader.ts';
 import { checkShape, payloadBytes, storedPayloadBytes } from './blocks/payload-runs.ts';
 import { FOLDERS } from './files/cache-layout.ts';
-import { copyInSlices, isShared } from './shared-memory.ts';
+import { copyInSlices, isShared, nextTurn } from './shared-memory.ts';
 import type { KeeperCalls, ReaderCalls } from './threads/messages.ts';
 import type { WorkerThread } from './threads/worker-thread.ts';
 
@@ -33,6 +33,7 @@ export interface BlockStoreParts {
 /** One message to a reader: enough to keep it busy while the next is on its way, little enough to share the work. */
 const TASK_BYTES = 4 << 20;
 const TASK_BLOCKS = 16;
+const TASKS_PER_TURN = 16;
 
 const SET_ASIDE: ReadonlySet<BlockMiss> = new Set(['truncated', 'corrupt', 'foreign', 'other-identity']);
 
@@ -69,9 +70,14 @@ export class FsBlockStore implements BlockStore {
         const staged = requests.map((request) =>
           isShared(request.into) ? request : { ...request, into: sharedBytes(request.into.length) },
         );
-        const answers = await Promise.all(
-          tasksOf(staged).map((task) => this.#leastBusy().call('get', { requests: task, flag })),
-        );
+        const answering: Promise<readonly BlockReading[] | null>[] = [];
+        for (const [index, task] of tasksOf(staged).entries()) {
+          // Handing a task over takes some tens of microseconds: a long list is handed over in parts.
+          if (index % TASKS_PER_TURN === TASKS_PER_TURN - 1) await nextTurn();
+          answering.push(this.#leastBusy().call('get', { requests: task, flag }));
+        }
+        // All of them: memory is the caller's again only when no thread writes to it.
+        const answers = await Promise.all(answering);
         requireLive(signal);
         return await this.#conclude(requests, staged, answers.map((answer) => answer ?? []).flat());
       } finally {

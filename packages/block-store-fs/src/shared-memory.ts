@@ -10,10 +10,13 @@ export function isShared(bytes: Uint8Array): boolean {
 export async function copyInSlices(from: Uint8Array, into: Uint8Array): Promise<void> {
   for (let start = 0; start < from.length; start += SLICE_BYTES) {
     into.set(from.subarray(start, start + SLICE_BYTES), start);
-    if (start + SLICE_BYTES < from.length) {
-      await new Promise<void>((resolve) => {
-        setImmediate(resolve);
-      });
-    }
+    if (start + SLICE_BYTES < from.length) await nextTurn();
   }
+}
+
+/** Resolves on a later turn of the event loop, after what waits for this one. */
+export function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 }

@@ -1,3 +1,5 @@
+import { setPriority } from 'node:os';
+import { platform } from 'node:process';
 import { workerData } from 'node:worker_threads';
 import { ReadCancelled, readBlock } from '../blocks/block-reader.ts';
 import { CacheLayout } from '../files/cache-layout.ts';
@@ -6,6 +8,9 @@ import type { ReaderCalls, ThreadSettings } from './messages.ts';
 import { serveInTurn } from './serve-calls.ts';
 
 const { directory } = workerData as ThreadSettings;
+// Summing takes a core; the thread that serves requests goes before it. On Linux, and only there, 0 is the calling thread.
+if (platform === 'linux') setPriority(0, 5);
+
 const files = new NodeFileSystem();
 const layout = new CacheLayout(directory);
 

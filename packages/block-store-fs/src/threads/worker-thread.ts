@@ -19,8 +19,11 @@ export class WorkerThread<Table extends Calls<Table>> {
 
   constructor(module: string, settings: ThreadSettings) {
     this.#worker = new Worker(compiledModule(module), { workerData: settings, execArgv: [], name: `kvasir ${module}` });
-    this.#worker.unref();
     this.#worker.on('message', (message: AnswerMessage) => this.#receive(message));
+    // Not before: a thread that starts holds its process again.
+    this.#worker.once('online', () => {
+      if (this.#waiting.size === 0) this.#worker.unref();
+    });
     const die = (cause: unknown): void => {
       this.#death ??= new KvasirError(
         'internal',
