@@ -70,14 +70,17 @@ export class FsBlockStore implements BlockStore {
         const staged = requests.map((request) =>
           isShared(request.into) ? request : { ...request, into: sharedBytes(request.into.length) },
         );
-        const answering: Promise<readonly BlockReading[] | null>[] = [];
+        const answering: Promise<PromiseSettledResult<readonly BlockReading[] | null>>[] = [];
         for (const [index, task] of tasksOf(staged).entries()) {
           // Handing a task over takes some tens of microseconds: a long list is handed over in parts.
           if (index % TASKS_PER_TURN === TASKS_PER_TURN - 1) await nextTurn();
-          answering.push(this.#leastBusy().call('get', { requests: task, flag }));
+          answering.push(settled(this.#leastBusy().call('get', { requests: task, flag })));
         }
-        // All of them: memory is the caller's again only when no thread writes to it.
-        const answers = await Promise.all(answering);
+        // All of them, also when one failed: memory is the caller's again only when no thread writes to it.
+        const answers = (await Promise.all(answering)).map((answer) => {
+          if (answer.status === 'rejected') throw answer.reason;
+          return answer.value;
+        });
         requireLive(signal);
         return await this.#conclude(requests, staged, answers.map((answer) => answer ?? []).flat());
       } finally {
@@ -226,6 +229,11 @@ function tasksOf(requests: readonly BlockRequest[]): readonly (readonly BlockReq
     bytes += storedPayloadBytes(request.shape, request.tokenIds.length);
   }
   return tasks;
+}
+
+async function settled<Value>(running: Promise<Value>): Promise<PromiseSettledResult<Value>> {
+  const [outcome] = await Promise.allSettled([running]);
+  return outcome;
 }
 
 async function shareOf(bytes: Uint8Array): Promise<Uint8Array> {

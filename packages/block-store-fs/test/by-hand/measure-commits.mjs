@@ -12,7 +12,7 @@ const tier = await openColdTier({ directory });
 const identity = { modelFingerprint: 'm', kvDType: 'f16', layoutVersion: '1', numericsId: 'n' };
 const agents = [];
 for (let index = 0; index < 64; index++) {
-  const { agentId } = await tier.agents.create({ tenant: 't', name: `${index}`, identity, atMs: 1 });
+  const { agentId } = await tier.agents.create({ tenant: 't', name: String(index), identity, atMs: 1 });
   agents.push({ agentId, numTokens: 0 });
 }
 const turn = async (agent) => {
@@ -48,7 +48,7 @@ const shape = { dtype: 'U8', layers: 1, components: 1, heads: 1, blockTokens: 25
 let isWriting = true;
 const writing = (async () => {
   for (let index = 0; isWriting; index++) {
-    const key = { hash: createHash('sha256').update(`${index}`).digest('hex'), group: 0 };
+    const key = { hash: createHash('sha256').update(String(index)).digest('hex'), group: 0 };
     const payload = new Uint8Array(new SharedArrayBuffer(256 << 15)).fill(index);
     await tier.blocks.put([{ key, identity, predecessor: null, tokenIds: new Int32Array(256), shape, payload }]);
     await tier.blocks.delete([key]);
