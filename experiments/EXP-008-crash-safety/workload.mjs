@@ -13,9 +13,9 @@ export function randomFrom(seed) {
   };
 }
 
-/** Every other token is the owner's mark: four bytes that nothing else in a cache directory has. */
+/** Every other token is the owner's mark. */
 export function markOf(owner) {
-  return 0x5a000000 + owner;
+  return 0x5ac30000 + owner;
 }
 
 export function tokensOf(owner, start, count) {

@@ -4,6 +4,7 @@ import type { CacheLayout } from '../files/cache-layout.ts';
 import { readWhole, writeAtomically, type FileSystem } from '../files/file-system.ts';
 import type { Quarantine } from '../files/quarantine.ts';
 import { isFileFailure } from '../files/storage-failure.ts';
+import { blockSubject } from '../files/quarantine.ts';
 import { encodeAgentFile, parseAgentFile } from './agent-file.ts';
 
 /** Agents whose manifests and descriptors are held. */
@@ -63,7 +64,7 @@ export class AgentJournals {
       );
     }
     const agent: OpenAgent = {
-      manifest: parsed.manifest,
+      manifest: this.#withoutGoneBlocks(parsed.manifest),
       file: null,
       bytes: parsed.goodBytes,
       numEntries: parsed.numEntries,
@@ -177,6 +178,20 @@ export class AgentJournals {
       if (this.#open.size < MAX_OPEN) return;
       if (!agent.isSuspect) this.forget(agentId);
     }
+  }
+
+  /**
+   * Former blocks whose files are gone need no longer be remembered. Decided when an agent is loaded and not later: a block
+   * is noted, which loads its agent, before it is put, so none of these is on its way to the disk.
+   */
+  #withoutGoneBlocks(manifest: AgentManifest): AgentManifest {
+    if (manifest.formerBlocks.length === 0) return manifest;
+    const kept = this.#quarantine.subjects();
+    const formerBlocks = manifest.formerBlocks.filter(({ hash, group }) => {
+      const isThere = this.#files.describe(this.#layout.blockFile(hash, group)) !== null;
+      return isThere || kept.has(blockSubject(hash, group));
+    });
+    return { ...manifest, formerBlocks };
   }
 
   #closeFile(agent: OpenAgent): void {

@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path';
 import { FOLDERS, isAgentId, type CacheLayout } from '../files/cache-layout.ts';
 import { readWhole, type FileSystem } from '../files/file-system.ts';
-import { blockSubject, Quarantine } from '../files/quarantine.ts';
+import { Quarantine } from '../files/quarantine.ts';
 import { isFileFailure, toStorageError } from '../files/storage-failure.ts';
 import { encodeEntry } from './agent-codec.ts';
 import { parseAgentFile } from './agent-file.ts';
@@ -314,23 +314,12 @@ export class ArchiveKeeper {
     await this.#indexAgent(manifest);
     if (!this.#journals.isLong(agent)) return;
     try {
-      await this.#journals.rewrite(manifest.agentId, agent, this.#withoutGoneBlocks(manifest));
+      await this.#journals.rewrite(manifest.agentId, agent, manifest);
     } catch (error) {
       // The entry itself is flushed, or written as promised; the agent stays suspect and is rewritten with the next one.
       if (!isFileFailure(error)) throw error;
       this.#counters.writeFailures++;
     }
-  }
-
-  /** Former blocks whose files are gone need no longer be remembered. */
-  #withoutGoneBlocks(manifest: AgentManifest): AgentManifest {
-    const { files, layout } = this.#context;
-    const kept = this.#quarantine.subjects();
-    const formerBlocks = manifest.formerBlocks.filter(
-      ({ hash, group }) =>
-        kept.has(blockSubject(hash, group)) || files.describe(layout.blockFile(hash, group)) !== null,
-    );
-    return { ...manifest, formerBlocks };
   }
 
   /** The index follows the agent's file; when it cannot, the agent stays touched and the next opening looks itself. */

@@ -45,9 +45,9 @@ await measure('one agent', 1, 100);
 await measure('16 together', 16, 40);
 await measure('64 together', 64, 20);
 const shape = { dtype: 'U8', layers: 1, components: 1, heads: 1, blockTokens: 256, dim: 1 << 15, isSliceable: false };
-let isWriting = true;
+const stop = new AbortController();
 const writing = (async () => {
-  for (let index = 0; isWriting; index++) {
+  for (let index = 0; !stop.signal.aborted; index++) {
     const key = { hash: createHash('sha256').update(String(index)).digest('hex'), group: 0 };
     const payload = new Uint8Array(new SharedArrayBuffer(256 << 15)).fill(index);
     await tier.blocks.put([{ key, identity, predecessor: null, tokenIds: new Int32Array(256), shape, payload }]);
@@ -55,7 +55,7 @@ const writing = (async () => {
   }
 })();
 await measure('16 together while blocks are written', 16, 40);
-isWriting = false;
+stop.abort();
 await writing;
 console.log(
   JSON.stringify({
