@@ -101,7 +101,7 @@ function leftovers(directory, owners) {
     const file = path.join(entry.parentPath, entry.name);
     const bytes = readFileSync(file);
     return marks
-      .filter(({ mark }) => bytes.includes(mark))
+      .filter(({ mark }) => holds(bytes, mark))
       .map(({ owner }) => `tokens of agent ${owner} are left in ${file}`);
   });
 }

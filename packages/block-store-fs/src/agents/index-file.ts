@@ -78,9 +78,11 @@ export class IndexFile {
 
   /** Must resolve before these agents' files are changed. @throws KvasirError `disk-full`, `disk-unwritable` */
   async touch(agentIds: Iterable<string>): Promise<void> {
-    const fresh = [...new Set(agentIds)].filter((agentId) => !this.#touched.has(agentId));
-    if (fresh.length === 0) return;
+    const asked = [...new Set(agentIds)];
+    if (asked.every((agentId) => this.#touched.has(agentId))) return;
+    // Settling forgets all of them, those asked for among them.
     if (this.#touched.size >= this.#limits.touchedAgents) await this.settle();
+    const fresh = asked.filter((agentId) => !this.#touched.has(agentId));
     await this.#append(fresh.map(encodeTouched), 'flushed');
     for (const agentId of fresh) this.#touched.add(agentId);
   }

@@ -99,6 +99,10 @@ export class Story {
     story.#cores = await openCores(files);
     await story.#turns([['b', 4]]);
     await story.#create('c', 4, 5);
+    await story.#turns([
+      ['b', 1],
+      ['a', 1],
+    ]);
     await story.#delete('a', [11, 12]);
     await story.#turns([
       ['c', 6],
