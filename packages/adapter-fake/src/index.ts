@@ -1,3 +1,6 @@
+export { FakeAgentArchive } from './fake-agent-archive.ts';
+export { FakeBlockStore } from './fake-block-store.ts';
+export type { FakeBlockStoreOptions } from './fake-block-store.ts';
 export { FakeChatTemplate } from './fake-chat-template.ts';
 export { FakeClock } from './fake-clock.ts';
 export { FakeModelLoader } from './fake-model-loader.ts';

@@ -1,11 +1,20 @@
 import type { ModelDescriptor } from '@kvasir/domain';
 import {
+  describeAgentArchive,
+  describeBlockStore,
   describeChatTemplate,
   describeModelLoader,
   describeModelRunner,
   describeTokenizer,
 } from '@kvasir/port-contracts';
-import { FakeChatTemplate, FakeModelLoader, FakeModelRunner, FakeTokenizer } from '../src/index.ts';
+import {
+  FakeAgentArchive,
+  FakeBlockStore,
+  FakeChatTemplate,
+  FakeModelLoader,
+  FakeModelRunner,
+  FakeTokenizer,
+} from '../src/index.ts';
 
 const limits = { blockTokens: 16, maxBatchTokens: 32, maxBatchSequences: 4, maxBlocksPerSequence: 8 };
 
@@ -21,6 +30,14 @@ describeModelLoader('FakeModelLoader', {
 });
 describeTokenizer('FakeTokenizer', { open: async () => new FakeTokenizer() });
 describeChatTemplate('FakeChatTemplate', { open: async () => new FakeChatTemplate() });
+describeBlockStore('FakeBlockStore', { open: async (budgets) => new FakeBlockStore(budgets) });
+describeAgentArchive('FakeAgentArchive', {
+  open: async () => {
+    const blocks = new FakeBlockStore();
+    return { agents: new FakeAgentArchive(blocks), blocks };
+  },
+  reopen: null,
+});
 
 const FAKE_MODEL: ModelDescriptor = {
   architecture: 'llama',

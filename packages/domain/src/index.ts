@@ -1,4 +1,22 @@
 export { AgentBlocks } from './agents/agent-blocks.ts';
+export {
+  applyAgentEntry,
+  isBlockHash,
+  MAX_LAYER_GROUPS,
+  MAX_RECENT_USES,
+  summarizeAgent,
+} from './agents/agent-manifest.ts';
+export type {
+  AgentEntry,
+  AgentManifest,
+  AgentSummary,
+  AgentTurn,
+  AgentUse,
+  AgentUses,
+  BlockReference,
+  CommitEntry,
+  NoteEntry,
+} from './agents/agent-manifest.ts';
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
 export { BlockPool } from './blocks/block-pool.ts';
@@ -21,6 +39,21 @@ export type {
   TensorDescriptor,
   TensorRole,
 } from './model/model-descriptor.ts';
+export type { AgentArchive, AgentArchiveUsage, NewAgent } from './ports/agent-archive.port.ts';
+export { BLOCK_MISSES } from './ports/block-store.port.ts';
+export type {
+  BlockKey,
+  BlockListing,
+  BlockLoad,
+  BlockMiss,
+  BlockPayload,
+  BlockRequest,
+  BlockStore,
+  BlockStoreUsage,
+  BlockStoring,
+  CacheIdentity,
+  PayloadShape,
+} from './ports/block-store.port.ts';
 export type {
   ChatMessage,
   ChatTemplate,

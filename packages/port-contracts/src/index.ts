@@ -1,3 +1,7 @@
+export { describeAgentArchive } from './agent-archive.contract.ts';
+export type { AgentArchiveHarness, OpenedArchive } from './agent-archive.contract.ts';
+export { describeBlockStore } from './block-store.contract.ts';
+export type { BlockStoreHarness } from './block-store.contract.ts';
 export { describeChatTemplate } from './chat-template.contract.ts';
 export type { ChatTemplateHarness } from './chat-template.contract.ts';
 export { describeGenerationEngine } from './generation-engine.contract.ts';
@@ -8,3 +12,4 @@ export { describeModelRunner } from './model-runner.contract.ts';
 export type { ModelRunnerHarness } from './model-runner.contract.ts';
 export { describeTokenizer } from './tokenizer.contract.ts';
 export type { TokenizerHarness } from './tokenizer.contract.ts';
+export { allOf, blockOf, hashOf, IDENTITY, leadingSlots, requestOf, SHAPE } from './stored-blocks.ts';

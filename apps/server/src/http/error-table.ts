@@ -2,7 +2,7 @@ import { isKvasirError, KvasirError, type ErrorCode } from '@kvasir/domain';
 
 /** How one error code is shown to HTTP clients. */
 export interface ErrorRow {
-  readonly status: 400 | 401 | 404 | 405 | 413 | 415 | 429 | 499 | 500 | 503 | 504;
+  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 429 | 499 | 500 | 503 | 504;
   /** OpenAI's coarse class, what its clients branch on besides the status. */
   readonly type: string;
   /** Whether the same request can succeed later without being changed. */
@@ -26,6 +26,8 @@ export const ERROR_TABLE: Readonly<Record<ErrorCode, ErrorRow>> = {
   'request-too-large': request(413),
   'template-failed': request(400),
   aborted: { status: 499, type: 'request_aborted', retriable: true },
+  'agent-not-found': request(404),
+  'agent-exists': request(409),
 
   'file-not-found': server(500, false),
   'file-unreadable': server(500, false),
@@ -35,6 +37,9 @@ export const ERROR_TABLE: Readonly<Record<ErrorCode, ErrorRow>> = {
   'unsupported-model': server(500, false),
   'unsupported-format': server(500, false),
   'download-failed': server(503, true),
+  'disk-full': server(503, true),
+  'disk-unwritable': server(503, false),
+  'cache-locked': server(503, false),
 
   overloaded: { status: 429, type: 'rate_limit_error', retriable: true },
   'out-of-memory': server(503, true),

@@ -12,6 +12,8 @@ export const ERROR_CODES = [
   'request-too-large',
   'template-failed',
   'aborted',
+  'agent-not-found',
+  'agent-exists',
   // files
   'file-not-found',
   'file-unreadable',
@@ -21,6 +23,9 @@ export const ERROR_CODES = [
   'unsupported-model',
   'unsupported-format',
   'download-failed',
+  'disk-full',
+  'disk-unwritable',
+  'cache-locked',
   // resources
   'overloaded',
   'out-of-memory',

@@ -1,0 +1,2 @@
+export { openColdTier } from './open-cold-tier.ts';
+export type { ColdTier, ColdTierOptions } from './open-cold-tier.ts';
