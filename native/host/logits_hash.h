@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace kv::cpu {
+namespace kv {
 
 // Four independent multiply-rotate lanes over 8-byte words, then a finaliser that lets every input bit reach every
 // output bit. Not cryptographic: it tells equal rows from different ones. Never 0, which means "not asked for".
@@ -26,4 +26,4 @@ inline std::uint64_t hash_logits(const float* logits, std::uint64_t n) {
   return hash == 0 ? 1 : hash;
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -5,7 +5,7 @@
 
 #include "abi/kvasir_abi.h"
 
-namespace kv::cpu {
+namespace kv {
 
 enum class TensorKind {
   kMatrix,  // a linear layer's weight: any weight dtype, used as stored
@@ -33,4 +33,4 @@ struct RoleShape {
 };
 RoleShape role_shape(const kv_model& model, kv_role role, std::int32_t layer);
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace kv::cpu {
+namespace kv {
 
 // What one runner has allocated. Counters are read by any thread (kv_runner_memory).
 struct MemoryLedger {
@@ -63,4 +63,4 @@ class Buffer {
   uint64_t count_ = 0;
 };
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -7,7 +7,7 @@
 
 #include "abi/kvasir_abi.h"
 
-namespace kv::cpu {
+namespace kv {
 
 // Alternatives a row can ask for; far above what any API offers, small enough to reserve for every row.
 inline constexpr std::uint32_t kMaxLogprobs = 256;
@@ -48,4 +48,4 @@ void check_sampler(const kv_sampler& sampler, std::uint32_t index, std::uint32_t
 // Copies what the sampler points to. context_length bounds the outputs that may still be counted.
 SamplerSlot make_sampler_slot(const kv_sampler& sampler, std::uint32_t vocabulary, std::uint32_t context_length);
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace kv::cpu {
+namespace kv {
 
 // Registers one read-only mapping for as long as it lives. A SIGBUS inside it puts a page of zeros under the faulting
 // address and sets damaged(); any other SIGBUS goes to the handler that was installed before ours. The registry is
@@ -22,4 +22,4 @@ class FaultGuard {
   int entry_;
 };
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -1,11 +1,11 @@
-#include "cpu/runtime/sampler_slot.h"
+#include "host/sampler_slot.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "common/checks.h"
 
-namespace kv::cpu {
+namespace kv {
 
 namespace {
 
@@ -69,7 +69,7 @@ void check_sampler(const kv_sampler& sampler, std::uint32_t index, std::uint32_t
   check(sampler.report_logprob <= 1, "sampler %u: expected report_logprob 0 or 1, found %u", index,
         sampler.report_logprob);
   if (sampler.adapter != -1) {
-    fail(KV_UNSUPPORTED, "sampler %u: the CPU backend has no adapters, found %d; use -1", index, sampler.adapter);
+    fail(KV_UNSUPPORTED, "sampler %u: this backend has no adapters, found %d; use -1", index, sampler.adapter);
   }
   check(sampler.n_prompt <= sampler.n_history, "sampler %u: n_prompt %u exceeds n_history %u", index, sampler.n_prompt,
         sampler.n_history);
@@ -108,4 +108,4 @@ SamplerSlot make_sampler_slot(const kv_sampler& sampler, std::uint32_t vocabular
   return slot;
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

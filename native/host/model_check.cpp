@@ -1,4 +1,4 @@
-#include "cpu/runtime/model_check.h"
+#include "host/model_check.h"
 
 #include <cmath>
 #include <cstring>
@@ -6,10 +6,10 @@
 
 #include "common/checks.h"
 #include "common/dtype.h"
-#include "cpu/runtime/kv_pool.h"
-#include "cpu/runtime/tensor_roles.h"
+#include "host/block_tokens.h"
+#include "host/tensor_roles.h"
 
-namespace kv::cpu {
+namespace kv {
 
 namespace {
 
@@ -67,7 +67,7 @@ void check_layer(const kv_model& model, const kv_layer& layer, std::uint32_t ind
   check(layer.ffn_dim >= 1 && layer.ffn_dim <= kMaxExtent, "layer %u: expected ffn_dim 1 to %u, found %u", index,
         kMaxExtent, layer.ffn_dim);
   if (layer.n_experts != 0) {
-    fail(KV_UNSUPPORTED, "layer %u: the CPU backend has no kernel for routed experts (%u declared)", index,
+    fail(KV_UNSUPPORTED, "layer %u: this backend has no kernel for routed experts (%u declared)", index,
          layer.n_experts);
   }
   check(layer.n_experts_used == 0, "layer %u: expected n_experts_used 0 without experts, found %u", index,
@@ -191,7 +191,7 @@ void check_options(const kv_model& model, const kv_runner_options* pointer) {
           "n_blocks[%u]: expected 1 to %d, found %u", i, INT32_MAX / kBlockTokens, options.n_blocks[i]);
   }
   if (options.kv_dtype == KV_Q8 || options.kv_dtype == KV_Q4) {
-    fail(KV_UNSUPPORTED, "kv_dtype: the CPU backend holds KV as F32, F16 or BF16, found %d", options.kv_dtype);
+    fail(KV_UNSUPPORTED, "kv_dtype: this backend holds KV as F32, F16 or BF16, found %d", options.kv_dtype);
   }
   check(options.kv_dtype == KV_F32 || options.kv_dtype == KV_F16 || options.kv_dtype == KV_BF16,
         "kv_dtype: expected F32, F16 or BF16, found %d", options.kv_dtype);
@@ -209,4 +209,4 @@ void check_options(const kv_model& model, const kv_runner_options* pointer) {
         "instruction_path: expected a name of kv_backend_info.instruction_paths");
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-namespace kv::cpu {
+namespace kv {
 
 inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
@@ -27,4 +27,4 @@ inline double uniform(std::uint64_t seed, std::uint32_t output_index) {
   return static_cast<double>(bits) * 0x1p-53;
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "abi/kvasir_abi.h"
-#include "cpu/runtime/memory.h"
-#include "cpu/runtime/sampler_slot.h"
+#include "host/memory.h"
+#include "host/sampler_slot.h"
 
-namespace kv::cpu {
+namespace kv {
 
 // What a batch is held against.
 struct BatchLimits {
@@ -66,4 +66,4 @@ class BatchGate {
   Buffer<std::int32_t> sorted_slots_;     // (T) scratch
 };
 
-}  // namespace kv::cpu
+}  // namespace kv

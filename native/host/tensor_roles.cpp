@@ -1,6 +1,6 @@
-#include "cpu/runtime/tensor_roles.h"
+#include "host/tensor_roles.h"
 
-namespace kv::cpu {
+namespace kv {
 
 namespace {
 
@@ -89,4 +89,4 @@ RoleShape role_shape(const kv_model& model, kv_role role, std::int32_t layer_ind
   }
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

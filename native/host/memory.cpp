@@ -1,4 +1,4 @@
-#include "cpu/runtime/memory.h"
+#include "host/memory.h"
 
 #include <unistd.h>
 #if defined(__GLIBC__)
@@ -10,7 +10,7 @@
 
 #include "common/status.h"
 
-namespace kv::cpu {
+namespace kv {
 
 namespace {
 
@@ -53,4 +53,4 @@ void give_back_free_memory() noexcept {
 #endif
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -1,4 +1,4 @@
-#include "cpu/runtime/fault_guard.h"
+#include "host/fault_guard.h"
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -10,7 +10,7 @@
 
 #include "common/status.h"
 
-namespace kv::cpu {
+namespace kv {
 
 namespace {
 
@@ -89,4 +89,4 @@ FaultGuard::~FaultGuard() {
 
 bool FaultGuard::damaged() const noexcept { return g_mappings[entry_].damaged.load(std::memory_order_acquire); }
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -6,9 +6,9 @@
 #include <optional>
 #include <string>
 
-#include "cpu/runtime/fault_guard.h"
+#include "host/fault_guard.h"
 
-namespace kv::cpu {
+namespace kv {
 
 class MappedFile {
  public:
@@ -35,4 +35,4 @@ class MappedFile {
   std::optional<FaultGuard> guard_;
 };
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -1,4 +1,4 @@
-#include "cpu/runtime/mapped_file.h"
+#include "host/mapped_file.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -10,7 +10,7 @@
 
 #include "common/status.h"
 
-namespace kv::cpu {
+namespace kv {
 
 MappedFile::MappedFile(const char* path) : path_(path) {
   descriptor_ = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -49,4 +49,4 @@ bool MappedFile::truncated() const noexcept {
   return fstat(descriptor_, &status) != 0 || static_cast<uint64_t>(status.st_size) < bytes_;
 }
 
-}  // namespace kv::cpu
+}  // namespace kv

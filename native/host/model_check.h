@@ -3,7 +3,7 @@
 
 #include "abi/kvasir_abi.h"
 
-namespace kv::cpu {
+namespace kv {
 
 // Throws KV_INVALID_ARGUMENT for a descriptor that breaks the contract and KV_UNSUPPORTED for one this backend has no
 // kernel for. Afterwards every count, index, extent and byte size in it may be used without further checks; offsets
@@ -13,4 +13,4 @@ void check_model(const kv_model* model);
 // The same for the options; needs a checked model.
 void check_options(const kv_model& model, const kv_runner_options* options);
 
-}  // namespace kv::cpu
+}  // namespace kv

@@ -1,12 +1,12 @@
-#include "cpu/runtime/batch.h"
+#include "host/batch.h"
 
 #include <algorithm>
 #include <cstring>
 
 #include "common/checks.h"
-#include "cpu/runtime/kv_pool.h"
+#include "host/block_tokens.h"
 
-namespace kv::cpu {
+namespace kv {
 
 namespace {
 
@@ -233,4 +233,4 @@ void BatchGate::copy(const kv_batch& batch, StagedBatch& staged) const {
   }
 }
 
-}  // namespace kv::cpu
+}  // namespace kv
