@@ -16,7 +16,10 @@ using kv::cuda::DeviceMatrix;
 using kv::cuda::GroupInfo;
 
 // A weight on the device, repacked from rows that begin at an odd address.
-struct Weight {
+class Weight {
+  kv::cuda::PlaneBytes sizes_{};  // first: planning fills it while `planes` is made
+
+ public:
   DeviceMatrix matrix{};
   std::vector<std::byte> stored;
   OnDevice<std::uint8_t> planes, raw;
@@ -51,7 +54,6 @@ struct Weight {
     sizes_ = kv::cuda::plan_planes(matrix);
     return static_cast<std::size_t>(sizes_.codes + sizes_.high + sizes_.scales + sizes_.extra);
   }
-  kv::cuda::PlaneBytes sizes_{};
 };
 
 bool is_quantized(kv_dtype dtype) { return kv::weight_dtype_info(dtype)->is_block_quantized; }
@@ -141,7 +143,7 @@ KV_TEST("8-bit activations are the CPU's, codes, scales and sums, bit for bit") 
         const std::int64_t at = t * view.group_stride + g;
         const bool broken = std::isnan(view.scales[at]);
         KV_CHECK(broken ? std::isnan(got.scale) : got.scale == view.scales[at] && got.scaled_sum == view.scaled_sums[at]);
-        KV_CHECK(got.sum == view.sums[at] && got.half_sum == view.half_sums[at]);
+        KV_CHECK(broken || (got.sum == view.sums[at] && got.half_sum == view.half_sums[at]));
       }
     }
   }

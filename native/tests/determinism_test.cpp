@@ -244,4 +244,7 @@ KV_TEST("the hash notices one changed token and one changed KV value (negative c
 
 }  // namespace
 
-int main(int argc, char** argv) { return kv::test::run(argc, argv); }
+int main(int argc, char** argv) {
+  kv::test::instruction_paths();  // exits where the backend has no device
+  return kv::test::run(argc, argv);
+}

@@ -302,4 +302,7 @@ KV_TEST("the runner names its numerics, its path and its memory") {
 
 }  // namespace
 
-int main(int argc, char** argv) { return kv::test::run(argc, argv); }
+int main(int argc, char** argv) {
+  kv::test::instruction_paths();  // exits where the backend has no device
+  return kv::test::run(argc, argv);
+}

@@ -24,8 +24,8 @@ __device__ float combine(int kind, float gate, float up) {
 }
 
 __global__ void activation_kernel(ActivationArgs args) {
-  const std::int64_t token = blockIdx.y;
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  const std::int64_t token = blockIdx.x;
+  const int i = blockIdx.y * blockDim.x + threadIdx.x;
   const int width = args.codes == nullptr ? args.n : args.pairs * 64;
   if (i / 32 * 32 >= width) return;
   float value = 0.0f;
@@ -42,7 +42,7 @@ __global__ void activation_kernel(ActivationArgs args) {
 }  // namespace
 
 void activation(const ActivationArgs& args, cudaStream_t stream) {
-  const dim3 grid(ceil_div(args.pairs * 64, 256), static_cast<unsigned>(args.tokens));
+  const dim3 grid(static_cast<unsigned>(args.tokens), ceil_div(args.pairs * 64, 256));
   activation_kernel<<<grid, 256, 0, stream>>>(args);
   check_launch("activation");
 }

@@ -18,6 +18,7 @@ namespace kv::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kAhead = 8;  // tokens of V a thread has on their way at a time
 constexpr int kPairLanes = 64;  // pairs of dimensions a chain's threads cover at a time
 constexpr float kLowest = -INFINITY;
 
@@ -116,7 +117,7 @@ __device__ void attend_block(const AttentionArgs& args, const Shared& s, const t
       float acc[8] = {};
       int d = 0;
       if constexpr (kAligned) {
-#pragma unroll 4
+#pragma unroll 8
         for (; d + 8 <= D; d += 8) {
           float k[8];
           Reader::eight(key + d, k);
@@ -175,21 +176,30 @@ __device__ void attend_block(const AttentionArgs& args, const Shared& s, const t
   for (int d = 2 * (t % kPairLanes); d < D; d += 2 * kPairLanes) {
     float acc[kRows][2] = {};
     const int stop = min(high, (chain + 1) * 64);
-    const int start = max(low, chain * 64);
+    const int start = max(low, chain * 64) / kAhead * kAhead;
     const bool second = d + 1 < D;
-#pragma unroll 4
-    for (int i = start; i < stop; ++i) {
-      const float2 v = Reader::two(values + std::int64_t{i} * D + d, second);
+    // Whole groups of tokens: those outside a row's range have p = 0, and what their slots hold is not added.
+    for (int i = start; i < stop; i += kAhead) {
+      float2 v[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) v[j] = Reader::two(values + std::int64_t{i + j} * D + d, second);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float p = s.scores[r * kBlockTokens + i];
-        if (r < n_rows && p != 0.0f) {
-          acc[r][0] = __fmaf_rn(p, v.x, acc[r][0]);
-          acc[r][1] = __fmaf_rn(p, v.y, acc[r][1]);
+#pragma unroll
+        for (int j = 0; j < kAhead; j += 4) {
+          const float4 four = *reinterpret_cast<const float4*>(s.scores + r * kBlockTokens + i + j);
+          const float p[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+          for (int n = 0; n < 4; ++n) {
+            const float first = __fmaf_rn(p[n], v[j + n].x, acc[r][0]);
+            const float other = __fmaf_rn(p[n], v[j + n].y, acc[r][1]);
+            acc[r][0] = p[n] != 0.0f ? first : acc[r][0];
+            acc[r][1] = p[n] != 0.0f ? other : acc[r][1];
+          }
         }
       }
     }
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < n_rows; ++r) {
       s.chains[(chain * kRows + r) * D + d] = acc[r][0];
       if (second) s.chains[(chain * kRows + r) * D + d + 1] = acc[r][1];
     }

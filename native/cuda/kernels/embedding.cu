@@ -9,8 +9,8 @@ namespace {
 
 template <typename Loader>
 __global__ void embed_kernel(EmbedArgs args) {
-  const int token = blockIdx.y;
-  const int chunk = blockIdx.x * blockDim.x + threadIdx.x;
+  const int token = blockIdx.x;
+  const int chunk = blockIdx.y * blockDim.x + threadIdx.x;
   if (8 * chunk >= args.embedding.cols) return;
   const int row = args.input_rows[token];
   const int id = row >= 0 ? args.sampled[row] : args.token_ids[token];
@@ -23,7 +23,7 @@ __global__ void embed_kernel(EmbedArgs args) {
 }  // namespace
 
 void embed(const EmbedArgs& args, cudaStream_t stream) {
-  const dim3 grid(ceil_div(ceil_div(args.embedding.cols, 8), 128), static_cast<unsigned>(args.tokens));
+  const dim3 grid(static_cast<unsigned>(args.tokens), ceil_div(ceil_div(args.embedding.cols, 8), 128));
   with_float_loader(args.embedding.dtype, [&]<typename Loader>() { embed_kernel<Loader><<<grid, 128, 0, stream>>>(args); });
   check_launch("embedding");
 }

@@ -26,9 +26,9 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(HeadsArgs args) {
   using Pool = PoolValue<kDtype>;
   __shared__ float head[kMaxHeadDim];
   __shared__ float shared[32];
-  const std::int64_t token = blockIdx.y;
+  const std::int64_t token = blockIdx.x;
   const int D = args.head_dim;
-  int index = blockIdx.x;  // query heads, then K's, then V's
+  int index = blockIdx.y;  // query heads, then K's, then V's
   const bool is_query = index < args.n_heads;
   const bool is_value = index >= args.n_heads + args.n_kv_heads;
   if (!is_query) index -= is_value ? args.n_heads + args.n_kv_heads : args.n_heads;
@@ -78,7 +78,7 @@ void rope_tables(const RopeTableArgs& args, cudaStream_t stream) {
 }
 
 void position_heads(const HeadsArgs& args, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(args.n_heads + 2 * args.n_kv_heads), static_cast<unsigned>(args.tokens));
+  const dim3 grid(static_cast<unsigned>(args.tokens), static_cast<unsigned>(args.n_heads + 2 * args.n_kv_heads));
   if (args.dtype == KV_F16) {
     heads_kernel<KV_F16><<<grid, kThreads, 0, stream>>>(args);
   } else if (args.dtype == KV_BF16) {

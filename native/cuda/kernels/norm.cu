@@ -1,7 +1,7 @@
 // rms_norm: y = (x * inv) * w with inv = 1 / sqrt(mean(x^2) + epsilon), after the residual's own norm where a family has
 // one, and the 8-bit form of y for the product that follows. One block a token.
 //
-// The sum of squares: thread i of 256 adds x[k]^2 for k = i mod 256 in ascending k by fma, then a fixed tree.
+// The sum of squares: thread i of 1024 adds x[k]^2 for k = i mod 1024 in ascending k by fma, then a fixed tree.
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/quantize.cuh"
@@ -10,7 +10,7 @@ namespace kv::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 1024;
 
 __device__ float inverse_rms(const float* x, int n, float epsilon, float* shared) {
   float squares = 0.0f;

@@ -130,12 +130,16 @@ __device__ int first_best(const SampleArgs& args, const WantedRow& row, const fl
       }
     }
   } else {
-    for (int id = threadIdx.x; id < V; id += kThreads) {
-      if (logits[id] == most) {
-        best = id;
+    const float* maxima = args.maxima + std::int64_t{blockIdx.x} * chunks_of(V);
+    for (int chunk = threadIdx.x; chunk < chunks_of(V); chunk += kThreads) {
+      if (maxima[chunk] == most) {
+        best = chunk;
         break;
       }
     }
+    const int begin = static_cast<int>(block_min_key(best, shared)) * kLogitChunk;
+    const int id = begin + threadIdx.x;
+    best = threadIdx.x < kLogitChunk && id < V && logits[id] == most ? static_cast<U64>(id) : ULLONG_MAX;
   }
   best = block_min_key(best, shared);
   return best == ULLONG_MAX ? 0 : static_cast<int>(best);

@@ -29,8 +29,8 @@ DeviceInfo checked_device(const kv_model* model, const kv_runner_options* option
   check_model(model);
   check_options(*model, options);
   if (options->max_batch_tokens > kMaxGridTokens) {
-    fail(KV_UNSUPPORTED, "max_batch_tokens: the CUDA backend takes at most %u, found %u", kMaxGridTokens,
-         options->max_batch_tokens);
+    fail(KV_OUT_OF_MEMORY, "max_batch_tokens: a step of more than %u tokens fits no device of this backend, found %u; "
+         "lower it", kMaxGridTokens, options->max_batch_tokens);
   }
   DeviceInfo device = describe_device();
   const char* path = options->instruction_path;
