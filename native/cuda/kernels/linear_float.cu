@@ -11,8 +11,9 @@ namespace {
 
 constexpr int kWarps = 8;
 
+template <bool kWhole>
 __device__ inline void load_input(const float* x, int chunk, int cols, float* out) {
-  if (cols % 8 == 0) {
+  if (kWhole || cols % 8 == 0) {
     const float4* p = reinterpret_cast<const float4*>(x + 8 * chunk);
     const float4 a = p[0], b = p[1];
     out[0] = a.x; out[1] = a.y; out[2] = a.z; out[3] = a.w;
@@ -22,7 +23,7 @@ __device__ inline void load_input(const float* x, int chunk, int cols, float* ou
   }
 }
 
-template <typename Loader, int kRows, int kTokens>
+template <typename Loader, int kRows, int kTokens, bool kWhole>
 __global__ void __launch_bounds__(32 * kWarps)
     float_kernel(ProductParts parts, const float* x, std::int64_t ldx, int tokens) {
   int tile = blockIdx.x;
@@ -34,14 +35,15 @@ __global__ void __launch_bounds__(32 * kWarps)
   const int first_token = blockIdx.y * kTokens;
   const int chunks = (w.cols + 7) / 8;
   float acc[kRows][kTokens] = {};
+#pragma unroll(kTokens == 1 ? 4 : 1)
   for (int chunk = lane; chunk < chunks; chunk += 32) {
     float weights[kRows][8];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) Loader::eight(w, min(first_row + r, w.rows - 1), chunk, weights[r]);
+    for (int r = 0; r < kRows; ++r) Loader::template eight<kWhole>(w, min(first_row + r, w.rows - 1), chunk, weights[r]);
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
       float input[8];
-      load_input(x + min(first_token + t, tokens - 1) * ldx, chunk, w.cols, input);
+      load_input<kWhole>(x + min(first_token + t, tokens - 1) * ldx, chunk, w.cols, input);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -72,7 +74,11 @@ void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t l
     launch.tile_end[i] = tiles;
   }
   const dim3 grid(static_cast<unsigned>(tiles), ceil_div(tokens, kTokens));
-  float_kernel<Loader, kRows, kTokens><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
+  if (parts[0].weight.cols % 8 == 0) {
+    float_kernel<Loader, kRows, kTokens, true><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
+  } else {
+    float_kernel<Loader, kRows, kTokens, false><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
+  }
 }
 
 }  // namespace

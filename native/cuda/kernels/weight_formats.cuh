@@ -165,7 +165,7 @@ struct FormatQ8_0 : ScalesD {
 // Eight neighbouring columns, 8 * chunk .. + 7, exactly as the format defines them: every product rounded on its own.
 template <typename Format>
 struct LoadQuantized {
-  static constexpr bool kAligned = true;
+  template <bool kWhole = true>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
     const int pair = chunk / 8, group = chunk / 4 % 2, at = chunk % 4 * 8;
     float s[4], m[2] = {0.0f, 0.0f};
@@ -203,12 +203,13 @@ struct LoadQuantized {
   }
 };
 
-// Floats of any row alignment: `count` of the eight columns exist.
+// Floats. kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
 template <typename Value, float (*convert)(Value)>
 struct LoadFloats {
+  template <bool kWhole = false>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
     const Value* p = reinterpret_cast<const Value*>(w.codes + row * w.code_stride) + 8 * chunk;
-    if (w.cols % 8 == 0) {
+    if (kWhole || w.cols % 8 == 0) {
       uint4 raw[sizeof(Value) / 2];
 #pragma unroll
       for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = read16(reinterpret_cast<const std::uint8_t*>(p) + 16 * i);

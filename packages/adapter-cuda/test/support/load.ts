@@ -18,3 +18,8 @@ export async function loadOnCuda(path: string, options: Partial<LoadOptions> = {
     ...options,
   });
 }
+
+/** The engine the default way. */
+export const DEFAULT_MODE = { activations: 'quantized', kvDType: 'f16' } as const;
+/** Float activations and an f32 pool: what the oracle is compared with. */
+export const ORACLE_MODE = { activations: 'float', kvDType: 'f32' } as const;
