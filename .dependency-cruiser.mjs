@@ -31,6 +31,7 @@ export default {
     only('native-runner-knows-the-domain-only', 'native-runner', ['domain']),
     only('adapter-cpu-knows-the-runner', 'adapter-cpu', ['domain', 'native-runner']),
     only('block-store-fs-knows-the-domain-only', 'block-store-fs', ['domain']),
+    only('adapter-cuda-knows-the-runner', 'adapter-cuda', ['domain', 'native-runner']),
     only('adapter-fake-knows-the-domain-only', 'adapter-fake', ['domain']),
     only('port-contracts-knows-the-domain-only', 'port-contracts', ['domain', 'adapter-fake']),
     only('reference-stands-alone', 'reference', [], 'The oracle shares no code with what it judges.'),

@@ -11,8 +11,9 @@ get_filename_component(KVASIR_NATIVE_DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/.. ABSO
 target_include_directories(kvasir_options INTERFACE ${KVASIR_NATIVE_DIRECTORY})
 target_link_libraries(kvasir_options INTERFACE Threads::Threads)
 # -ffp-contract=off: only explicit fma may fuse, otherwise output bits depend on the compiler's choices.
-target_compile_options(kvasir_options INTERFACE
-  -Wall -Wextra $<$<BOOL:${KVASIR_WARNINGS_AS_ERRORS}>:-Werror> -ffp-contract=off -fno-math-errno -fvisibility=hidden
+# Host compilers only: nvcc takes none of these.
+target_compile_options(kvasir_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:
+  -Wall -Wextra $<$<BOOL:${KVASIR_WARNINGS_AS_ERRORS}>:-Werror> -ffp-contract=off -fno-math-errno -fvisibility=hidden>
   $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden -Wshadow -Wno-psabi>)
 
 # GCC 12 reports overlapping copies inside std::string that cannot happen (its bug 105651), and its own AVX intrinsics'

@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 
+#include "tests/backend.h"
 #include "tests/check.h"
 #include "tests/test_runner.h"
 
@@ -287,4 +288,7 @@ KV_TEST("block calls out of range are refused") {
 
 }  // namespace
 
-int main(int argc, char** argv) { return kv::test::run(argc, argv); }
+int main(int argc, char** argv) {
+  kv::test::instruction_paths();  // exits where the backend has no device
+  return kv::test::run(argc, argv);
+}

@@ -4,8 +4,8 @@
 #include <limits>
 #include <numeric>
 
-#include "cpu/runtime/logits_hash.h"
-#include "cpu/runtime/random_stream.h"
+#include "host/logits_hash.h"
+#include "host/random_stream.h"
 #include "cpu/runtime/sampling.h"
 #include "tests/check.h"
 #include "tests/random_weights.h"

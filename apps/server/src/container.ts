@@ -1,6 +1,7 @@
 // The one composition root: the only file that imports tsyringe and names concrete adapters.
 import 'reflect-metadata';
 import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
+import { createCudaModelLoader, isCudaAvailable } from '@kvasir/adapter-cuda';
 import { isKvasirError, KvasirError } from '@kvasir/domain';
 import type { ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
 import { BatchEngine } from '@kvasir/engine';
@@ -132,8 +133,9 @@ export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kva
   };
 }
 
-/** The loader of the backend asked for. Every backend but the CPU's comes in a package of its own. */
+/** The loader of the backend asked for; `auto` takes the best one that was built and has its device. */
 function createLoader(backend: Config['backend']): ModelLoader {
+  if (backend === 'cuda' || (backend === 'auto' && isCudaAvailable())) return createCudaModelLoader();
   if (backend === 'auto' || backend === 'cpu') return createCpuModelLoader();
   throw new KvasirError(
     'backend-unavailable',

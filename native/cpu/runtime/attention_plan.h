@@ -8,7 +8,7 @@
 
 #include "cpu/kernels/kernels.h"
 #include "cpu/runtime/kv_pool.h"
-#include "cpu/runtime/memory.h"
+#include "host/memory.h"
 
 namespace kv::cpu {
 

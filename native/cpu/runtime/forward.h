@@ -7,7 +7,7 @@
 #include "cpu/kernels/kernels.h"
 #include "cpu/runtime/attention_plan.h"
 #include "cpu/runtime/attention_run.h"
-#include "cpu/runtime/batch.h"
+#include "host/batch.h"
 #include "cpu/runtime/kv_pool.h"
 #include "cpu/runtime/model.h"
 #include "cpu/runtime/thread_team.h"

@@ -8,11 +8,10 @@
 #include <vector>
 
 #include "abi/kvasir_abi.h"
-#include "cpu/runtime/memory.h"
+#include "host/block_tokens.h"
+#include "host/memory.h"
 
 namespace kv::cpu {
-
-inline constexpr int kBlockTokens = 256;
 
 // Geometry of the KV of one layer.
 struct KvLayerShape {

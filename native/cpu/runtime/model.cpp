@@ -4,8 +4,8 @@
 
 #include "common/checks.h"
 #include "common/dtype.h"
-#include "cpu/runtime/model_check.h"
-#include "cpu/runtime/tensor_roles.h"
+#include "host/model_check.h"
+#include "host/tensor_roles.h"
 
 namespace kv::cpu {
 

@@ -7,8 +7,8 @@
 
 #include "cpu/kernels/kernels.h"
 #include "cpu/runtime/kv_pool.h"
-#include "cpu/runtime/mapped_file.h"
-#include "cpu/runtime/memory.h"
+#include "host/mapped_file.h"
+#include "host/memory.h"
 
 namespace kv::cpu {
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "common/checks.h"
-#include "cpu/runtime/model_check.h"
+#include "host/model_check.h"
 
 namespace kv::cpu {
 

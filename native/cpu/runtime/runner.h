@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "cpu/kernels/kernels.h"
-#include "cpu/runtime/batch.h"
+#include "host/batch.h"
 #include "cpu/runtime/forward.h"
 #include "cpu/runtime/kv_pool.h"
-#include "cpu/runtime/memory.h"
+#include "host/memory.h"
 #include "cpu/runtime/model.h"
 #include "cpu/runtime/step_output.h"
 #include "cpu/runtime/thread_team.h"

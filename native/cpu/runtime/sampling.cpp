@@ -6,7 +6,7 @@
 #include <functional>
 #include <limits>
 
-#include "cpu/runtime/random_stream.h"
+#include "host/random_stream.h"
 
 namespace kv::cpu {
 

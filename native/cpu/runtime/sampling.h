@@ -8,8 +8,8 @@
 #include <cstdint>
 
 #include "cpu/kernels/kernels.h"
-#include "cpu/runtime/memory.h"
-#include "cpu/runtime/sampler_slot.h"
+#include "host/memory.h"
+#include "host/sampler_slot.h"
 
 namespace kv::cpu {
 

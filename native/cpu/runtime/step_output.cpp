@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "common/checks.h"
-#include "cpu/runtime/logits_hash.h"
+#include "host/logits_hash.h"
 
 namespace kv::cpu {
 

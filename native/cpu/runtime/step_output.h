@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/runtime/batch.h"
+#include "host/batch.h"
 #include "cpu/runtime/forward.h"
 #include "cpu/runtime/sampling.h"
 #include "cpu/runtime/workspace.h"

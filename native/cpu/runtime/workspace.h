@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "cpu/runtime/attention_plan.h"
-#include "cpu/runtime/batch.h"
-#include "cpu/runtime/memory.h"
+#include "host/batch.h"
+#include "host/memory.h"
 #include "cpu/runtime/model.h"
 
 namespace kv::cpu {

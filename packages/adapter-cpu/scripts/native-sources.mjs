@@ -10,7 +10,7 @@ const workspaceNative = path.resolve(packageDirectory, '../../native');
 const packedNative = path.join(packageDirectory, 'native');
 
 /** What the addon is made of. Everything else under native/ tests or measures it. */
-export const NATIVE_SOURCES = ['abi', 'cmake', 'common', 'cpu', 'napi', 'CMakeLists.txt'];
+export const NATIVE_SOURCES = ['abi', 'cmake', 'common', 'cpu', 'host', 'napi', 'CMakeLists.txt'];
 
 /** In a checkout the sources are the repository's; a leftover copy beside package.json is ignored there. */
 export const isWorkspace =

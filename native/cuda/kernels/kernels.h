@@ -1,0 +1,224 @@
+// The CUDA backend's table of contents: every kernel's launcher and its arguments. Launchers check nothing but the launch:
+// whoever fills the arguments has validated shapes, dtypes and bounds. Pointers are device pointers unless said otherwise.
+// T tokens of a step; every output has one definition whatever T is, whatever else is in the step.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "abi/kvasir_abi.h"
+#include "cuda/kernels/device_matrix.h"
+
+namespace kv::cuda {
+
+// ------------------------------------------------------------------------------------------------ weights, repack.cu
+
+// Bytes of each plane of a matrix; 0 where the format has none.
+struct PlaneBytes {
+  std::int64_t codes, high, scales, extra;
+};
+// Fills strides and pairs of `matrix` from dtype, rows and cols.
+PlaneBytes plan_planes(DeviceMatrix& matrix);
+
+// Sorts `rows` stored rows at `raw` (any alignment) into the planes, beginning at row `first`.
+void repack(const DeviceMatrix& matrix, const std::uint8_t* raw, std::int64_t first, std::int64_t rows,
+            cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------ embedding.cu
+
+struct EmbedArgs {
+  DeviceMatrix embedding;
+  const std::int32_t* token_ids;   // (T)
+  const std::int32_t* input_rows;  // (T) row whose last sample is the token's id, -1: as given
+  const std::int32_t* sampled;     // (S) of the previous step
+  float* x;                        // (T, hidden)
+  float scale;
+  std::int32_t tokens;
+};
+void embed(const EmbedArgs& args, cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------ norm.cu, activation.cu
+
+// y = rms_norm(x) * weight; before that x += residual_norm(joined) where joined is given. codes/groups: the 8-bit form of
+// y, NULL: not wanted. rows selects input rows (x row of output row i), NULL: i.
+struct NormArgs {
+  float* x;               // (T, hidden)
+  const float* joined;    // (T, hidden) or NULL
+  const float* join_norm; // (hidden)
+  const float* weight;    // (hidden)
+  float* y;               // (T, hidden) or NULL
+  std::int8_t* codes;
+  GroupInfo* groups;
+  const std::int32_t* rows;
+  std::int32_t hidden, pairs, tokens;
+  float epsilon;
+};
+void rms_norm(const NormArgs& args, cudaStream_t stream);
+
+// out = act(gate) combined with up, and its 8-bit form where wanted. out may be gate, or NULL.
+struct ActivationArgs {
+  const float* gate;  // (T, n)
+  const float* up;    // (T, n)
+  float* out;
+  std::int8_t* codes;
+  GroupInfo* groups;
+  std::int32_t n, pairs, tokens;
+  std::int32_t kind;  // kv_activation; -1: copy of gate (quantize only)
+};
+void activation(const ActivationArgs& args, cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------ linear*.cu
+
+// One product of a launch: y[t, r] = w[r] . x[t] (+ bias[r]), or += where `add`.
+struct LinearPart {
+  DeviceMatrix weight;
+  const float* bias;
+  float* y;
+  std::int64_t ldy;
+  std::int32_t add;
+};
+inline constexpr int kMaxLinearParts = 3;
+// Parts of one input. Parts of the same dtype and width share a launch.
+struct LinearArgs {
+  LinearPart parts[kMaxLinearParts];
+  std::int32_t n_parts;
+  QuantizedInput quantized;  // read where codes is not NULL and the part's dtype is block-quantized
+  const float* x;            // (T, ldx)
+  std::int64_t ldx;
+  std::int32_t tokens;
+};
+void linear(const LinearArgs& args, cudaStream_t stream);
+// Widest row the quantized product can hold the slices of.
+std::int64_t max_quantized_columns();
+
+// ------------------------------------------------------------------------------------------------ heads.cu
+
+struct RopeTableArgs {
+  const double* inverse_frequencies;  // (half)
+  const std::int32_t* positions;      // (T)
+  float* cosines;                     // (T, half)
+  float* sines;
+  double attention_factor;
+  std::int32_t half, tokens;
+};
+void rope_tables(const RopeTableArgs& args, cudaStream_t stream);
+
+// Head norms and rotation of q and k; k and v into the pool.
+struct HeadsArgs {
+  float* q;             // (T, Hq*D) in place
+  const float* k;       // (T, Hkv*D)
+  const float* v;       // (T, Hkv*D)
+  const float* q_norm;  // (D) or NULL
+  const float* k_norm;
+  const float* cosines; // (T, rotary/2) or NULL: no rotation
+  const float* sines;
+  const std::int32_t* slots;  // (T) -1: do not write
+  std::uint8_t* pool;         // this layer's K of block 0
+  std::int64_t block_bytes;   // from block to block of the pool
+  std::int64_t value_offset;  // from a block's K to its V
+  std::int32_t n_heads, n_kv_heads, head_dim, rotary_dim, rope_style, dtype, tokens;
+  float epsilon;
+};
+void position_heads(const HeadsArgs& args, cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------ attention.cu
+
+// Rows of one KV head: row r is query token first_token + (first_row + r) / group, head kv_head * group + (..) % group.
+struct AttentionItem {
+  std::int32_t sequence;
+  std::int32_t kv_head;
+  std::int32_t first_row;
+  std::int32_t n_rows;
+};
+inline constexpr int kFewRows = 8;    // of an item when blocks are split over the device
+inline constexpr int kManyRows = 32;  // of an item that walks its blocks itself, D <= kManyRowsHeadDim
+inline constexpr int kManyRowsHeadDim = 128;
+
+struct AttentionArgs {
+  const float* q;  // (T, Hq*D)
+  float* out;      // (T, Hq*D)
+  const float* sinks;
+  const std::uint8_t* pool;
+  std::int64_t block_bytes, value_offset;
+  const AttentionItem* items;
+  const std::int32_t* positions;     // (T)
+  const std::int32_t* cu_seqlens;    // (S+1)
+  const std::int32_t* block_tables;  // (S, table_width)
+  float* states;                     // split: (n_items, n_splits, kFewRows, D + 2)
+  std::int32_t table_width, n_items, n_splits;  // n_splits 0: an item walks its blocks
+  std::int32_t rows_per_item;
+  std::int32_t n_heads, n_kv_heads, head_dim, window, dtype;
+  float scale, softcap;
+};
+void attention(const AttentionArgs& args, cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------ logits.cu, sampling.cu
+
+inline constexpr int kLogitChunk = 128;
+
+// In place: x * scale, then cap * tanh(x / cap) where softcap > 0.
+void scale_logits(float* logits, std::int64_t n, float scale, float softcap, cudaStream_t stream);
+
+// Sampling parameters of a slot, as admitted.
+struct SlotParams {
+  std::uint64_t seed;
+  float temperature, top_p, min_p, repetition, frequency, presence;
+  std::uint32_t top_k;
+  std::uint32_t n_logprobs, report_logprob;
+  std::uint32_t has_bias, has_penalty;
+};
+
+// One wanted row of logits.
+struct WantedRow {
+  std::int32_t token;         // of the step
+  std::int32_t sequence;
+  std::int32_t slot;          // -1: do not sample
+  std::int32_t output_index;
+  std::int32_t target;        // -1: none
+  std::int32_t mask;          // row of `masks`, -1: none
+  std::int32_t hash;          // 1: wanted
+  std::int32_t padding;
+};
+
+struct SampleArgs {
+  const float* logits;       // (n_rows, V) raw
+  const WantedRow* rows;     // (n_rows)
+  const SlotParams* slots;
+  std::uint32_t* counts;     // (slots, V): bit 31 in the prompt, below: occurrences among the outputs
+  const float* biases;       // (slots, V)
+  const std::uint32_t* masks;// (n, ceil(V/32))
+  float* modified;           // (n_rows, V) scratch
+  float* maxima;             // (n_rows, chunks) scratch
+  float* sums;               // (n_rows, chunks) scratch
+  std::int32_t vocabulary, n_rows, max_logprobs;
+  std::int32_t* sampled;     // (S)
+  float* logprobs;           // (S)
+  std::int32_t* top_ids;     // (S, max_logprobs)
+  float* top_logprobs;
+  std::uint64_t* hashes;     // (S)
+  float* targets;            // (T)
+};
+void sample(const SampleArgs& args, cudaStream_t stream);
+void hash_rows(const SampleArgs& args, cudaStream_t stream);
+
+// Admission: clears a slot's row and scatters what it holds.
+void clear_slot(std::uint32_t* counts, float* biases, std::int32_t vocabulary, cudaStream_t stream);
+// entries: (token, packed count) and (token, bits of a float32 added to its bias), in order.
+void set_counts(std::uint32_t* counts, const std::int32_t* entries, std::int32_t n, cudaStream_t stream);
+void add_biases(float* biases, const std::int32_t* entries, std::int32_t n, cudaStream_t stream);
+
+// ------------------------------------------------------------------------------------------------ blocks.cu
+
+// Copies the first n_tokens[i] slots of sources[i] to destinations[i] in one component: heads * D values a token.
+struct CopyBlocksArgs {
+  std::uint8_t* component;  // of block 0
+  std::int64_t block_bytes; // of the pool
+  const std::int32_t* sources;
+  const std::int32_t* destinations;
+  const std::int32_t* n_tokens;
+  std::int32_t count, n_heads, head_dim, value_bytes;
+};
+void copy_blocks(const CopyBlocksArgs& args, cudaStream_t stream);
+
+}  // namespace kv::cuda

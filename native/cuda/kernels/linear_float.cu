@@ -1,0 +1,118 @@
+// linear_float: products with float32 activations, for float weights and for oracle mode. The one definition of an output:
+// lane l of 32 adds w * x over the columns of chunks of 8 with chunk mod 32 = l, ascending, by fma from 0; then the warp's
+// butterfly, + bias, y + it. A warp computes kRows rows for kTokens tokens; which shape it has never shows in the bits.
+#include "cuda/kernels/dispatch.h"
+#include "cuda/kernels/launch.h"
+#include "cuda/kernels/linear_quantized.cuh"
+
+namespace kv::cuda {
+
+namespace {
+
+constexpr int kWarps = 8;
+
+template <bool kWhole>
+__device__ inline void load_input(const float* x, int chunk, int cols, float* out) {
+  if (kWhole || cols % 8 == 0) {
+    const float4* p = reinterpret_cast<const float4*>(x + 8 * chunk);
+    const float4 a = p[0], b = p[1];
+    out[0] = a.x; out[1] = a.y; out[2] = a.z; out[3] = a.w;
+    out[4] = b.x; out[5] = b.y; out[6] = b.z; out[7] = b.w;
+  } else {
+    for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < cols ? x[8 * chunk + i] : 0.0f;
+  }
+}
+
+template <typename Loader, int kRows, int kTokens, bool kWhole>
+__global__ void __launch_bounds__(32 * kWarps)
+    float_kernel(ProductParts parts, const float* x, std::int64_t ldx, int tokens) {
+  int tile = blockIdx.x;
+  const LinearPart& part = parts.part[find_part(parts, tile)];
+  const DeviceMatrix& w = part.weight;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int first_row = (tile * kWarps + warp) * kRows;
+  if (first_row >= w.rows) return;
+  const int first_token = blockIdx.y * kTokens;
+  const int chunks = (w.cols + 7) / 8;
+  float acc[kRows][kTokens] = {};
+#pragma unroll(kTokens == 1 ? 4 : 1)
+  for (int chunk = lane; chunk < chunks; chunk += 32) {
+    float weights[kRows][8];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) Loader::template eight<kWhole>(w, min(first_row + r, w.rows - 1), chunk, weights[r]);
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      float input[8];
+      load_input<kWhole>(x + min(first_token + t, tokens - 1) * ldx, chunk, w.cols, input);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) acc[r][t] = __fmaf_rn(weights[r][i], input[i], acc[r][t]);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float sum = warp_sum(acc[r][t]);
+      if (lane == 0 && first_row + r < w.rows && first_token + t < tokens) {
+        store_product(part, first_token + t, first_row + r, sum);
+      }
+    }
+  }
+}
+
+template <typename Loader, int kRows, int kTokens>
+void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens, cudaStream_t stream) {
+  ProductParts launch{};
+  launch.n_parts = n_parts;
+  int tiles = 0;
+  for (int i = 0; i < n_parts; ++i) {
+    launch.part[i] = parts[i];
+    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kWarps * kRows));
+    launch.tile_end[i] = tiles;
+  }
+  const dim3 grid(static_cast<unsigned>(tiles), ceil_div(tokens, kTokens));
+  if (parts[0].weight.cols % 8 == 0) {
+    float_kernel<Loader, kRows, kTokens, true><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
+  } else {
+    float_kernel<Loader, kRows, kTokens, false><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
+  }
+}
+
+}  // namespace
+
+void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens,
+                  cudaStream_t stream) {
+  with_float_loader(parts[0].weight.dtype, [&]<typename Loader>() {
+    if (tokens == 1) {
+      launch<Loader, 2, 1>(parts, n_parts, x, ldx, tokens, stream);
+    } else {
+      launch<Loader, 4, 8>(parts, n_parts, x, ldx, tokens, stream);
+    }
+  });
+  check_launch("linear_float");
+}
+
+// Parts that share a dtype, a width and the kind of input go together.
+void linear(const LinearArgs& args, cudaStream_t stream) {
+  int begin = 0;
+  while (begin < args.n_parts) {
+    const DeviceMatrix& w = args.parts[begin].weight;
+    int end = begin + 1;
+    while (end < args.n_parts && args.parts[end].weight.dtype == w.dtype && args.parts[end].weight.cols == w.cols) ++end;
+    const LinearPart* parts = args.parts + begin;
+    const int n = end - begin;
+    if (w.dtype == KV_F32 || w.dtype == KV_F16 || w.dtype == KV_BF16 || args.quantized.codes == nullptr) {
+      linear_float(parts, n, args.x, args.ldx, args.tokens, stream);
+    } else if (args.tokens == 1 || !tiles_hold(w.cols)) {
+      linear_vector(parts, n, args.quantized, args.tokens, stream);
+    } else {
+      linear_tiles(parts, n, args.quantized, args.tokens, stream);
+    }
+    begin = end;
+  }
+}
+
+}  // namespace kv::cuda

@@ -1,0 +1,112 @@
+// linear_vector: quantized products of one token a block row of the grid, by integer dot products. Memory bound: a warp
+// takes 8 * kRows rows of one slice, four lanes a row, lane c the pairs of class c; warps of a block take different
+// slices, whose sums meet in shared memory in ascending order.
+#include "cuda/kernels/dispatch.h"
+#include "cuda/kernels/launch.h"
+#include "cuda/kernels/linear_quantized.cuh"
+
+namespace kv::cuda {
+
+namespace {
+
+constexpr int kRows = 2;
+constexpr int kTileRows = 8 * kRows;
+
+template <typename Format>
+__global__ void __launch_bounds__(32 * kProductWarps, 2)
+    vector_kernel(ProductParts parts, QuantizedInput x) {
+  extern __shared__ float slice_sums[];  // (slices, kTileRows)
+  int tile = blockIdx.x;
+  const LinearPart& part = parts.part[find_part(parts, tile)];
+  const DeviceMatrix& w = part.weight;
+  const std::int64_t token = blockIdx.y;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int c = lane % 4;
+  const int pairs = w.pairs, slices = (pairs + kSlicePairs - 1) / kSlicePairs;
+  const std::int8_t* codes = x.codes + token * pairs * 64;
+  const GroupInfo* groups = x.groups + token * pairs * 2;
+  std::int64_t rows[kRows];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int row = tile * kTileRows + lane / 4 + 8 * i;
+    rows[i] = row < w.rows ? row : w.rows - 1;
+  }
+  for (int slice = warp; slice < slices; slice += kProductWarps) {
+    float acc[kRows] = {};
+#pragma unroll
+    for (int k = 0; k < kSlicePairs / 4; ++k) {
+      const int pair = slice * kSlicePairs + 4 * k + c;
+      if (pair >= pairs) continue;
+      std::uint32_t wc[kRows][16];
+      float s[kRows][4], m[kRows][2];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        Format::codes(w, rows[i], pair, wc[i]);
+        Format::scales(w, rows[i], pair, s[i], m[i]);
+      }
+      const uint4* a = reinterpret_cast<const uint4*>(codes + pair * 64);
+#pragma unroll
+      for (int g = 0; g < 2; ++g) {
+        const GroupInfo info = groups[pair * 2 + g];
+        const uint4 a0 = a[2 * g], a1 = a[2 * g + 1];
+        const std::uint32_t ac[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+          int first = 0, second = 0;
+#pragma unroll
+          for (int n = 0; n < 4; ++n) {
+            first = __dp4a(static_cast<int>(wc[i][8 * g + n]), static_cast<int>(ac[n]), first);
+            second = __dp4a(static_cast<int>(wc[i][8 * g + 4 + n]), static_cast<int>(ac[4 + n]), second);
+          }
+          if constexpr (Format::kKind == ScaleKind::halves) {
+            acc[i] = add_halves<Format>(acc[i], first, second, s[i][2 * g], s[i][2 * g + 1], info);
+          } else {
+            acc[i] = add_group<Format>(acc[i], first + second, s[i][g], m[i][g], info);
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      float sum = acc[i] + __shfl_xor_sync(0xffffffffu, acc[i], 1);
+      sum = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (c == 0) slice_sums[slice * kTileRows + lane / 4 + 8 * i] = sum;
+    }
+  }
+  __syncthreads();
+  const int row = tile * kTileRows + threadIdx.x;
+  if (threadIdx.x >= kTileRows || row >= w.rows) return;
+  float sum = 0.0f;
+  for (int slice = 0; slice < slices; ++slice) sum = sum + slice_sums[slice * kTileRows + threadIdx.x];
+  store_product(part, token, row, sum);
+}
+
+constexpr std::int64_t kMaxSharedBytes = 200 * 1024;
+
+}  // namespace
+
+std::int64_t max_quantized_columns() { return kMaxSharedBytes / (4 * kTileRows) * kSliceColumns; }
+
+void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream) {
+  ProductParts launch{};
+  launch.n_parts = n_parts;
+  int tiles = 0;
+  for (int i = 0; i < n_parts; ++i) {
+    launch.part[i] = parts[i];
+    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kTileRows));
+    launch.tile_end[i] = tiles;
+  }
+  const int slices = static_cast<int>(ceil_div(parts[0].weight.pairs, kSlicePairs));
+  const std::size_t shared = sizeof(float) * kTileRows * static_cast<std::size_t>(slices);
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(tokens));
+  with_quantized_format(parts[0].weight.dtype, [&]<typename Format>() {
+    if (shared > 48 * 1024) {
+      check_cuda(cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(kMaxSharedBytes)), "linear_vector");
+    }
+    vector_kernel<Format><<<grid, 32 * kProductWarps, shared, stream>>>(launch, x);
+  });
+  check_launch("linear_vector");
+}
+
+}  // namespace kv::cuda

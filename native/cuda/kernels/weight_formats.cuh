@@ -1,0 +1,229 @@
+// How each format's planes (device_matrix.h) become codes and scales. A format F gives
+//   F::kHigh    bytes of high bits a pair (0, 8, 16)         F::kZero   zero point of the codes
+//   F::kKind    plain x = s*(u - z); minimum x = s*u + m; halves: as plain with a scale per 16 columns
+//   F::codes(w, row, pair, words)    the pair's 64 codes as 16 words, four a word, in order of columns
+//   F::scales(w, row, pair, s, m)    s[0..1] (halves: s[0..3]) and m[0..1]
+#pragma once
+
+#include "cuda/kernels/arithmetic.cuh"
+#include "cuda/kernels/device_matrix.h"
+
+namespace kv::cuda {
+
+enum class ScaleKind { plain, minimum, halves };
+
+__device__ inline uint4 read16(const std::uint8_t* p) { return __ldg(reinterpret_cast<const uint4*>(p)); }
+__device__ inline uint2 read8(const std::uint8_t* p) { return __ldg(reinterpret_cast<const uint2*>(p)); }
+__device__ inline std::uint32_t read4(const std::uint8_t* p) { return __ldg(reinterpret_cast<const std::uint32_t*>(p)); }
+__device__ inline std::uint16_t read2(const std::uint8_t* p) { return __ldg(reinterpret_cast<const std::uint16_t*>(p)); }
+
+// A word of four codes from its nibbles and the pair's high bits. n: 0-15 in the pair.
+template <int kHigh>
+__device__ inline std::uint32_t with_high_bits(std::uint32_t nibbles, const std::uint32_t* high, int n) {
+  if constexpr (kHigh == 8) return nibbles | ((high[n % 2] >> (n / 2)) & 0x01010101u) << 4;
+  if constexpr (kHigh == 16) return nibbles | ((high[n % 4] >> (2 * (n / 4))) & 0x03030303u) << 4;
+  return nibbles;
+}
+
+// MXFP4: 12 + the signed value (0 1 2 3 4 6 8 12, negated by the fourth bit) of four nibbles.
+__device__ inline std::uint32_t shifted_mxfp4(std::uint32_t v) {
+  const std::uint32_t ones = 0x01010101u;
+  const std::uint32_t upper = (v >> 2) & ones, j0 = v & ones & upper, j1 = (v >> 1) & ones & upper;
+  const std::uint32_t magnitude = (v & 0x07070707u) + j0 + 2 * j1 + 2 * (j0 & j1);
+  const std::uint32_t sign = ((v >> 3) & ones) * 0xffu;
+  return 0x0c0c0c0cu + magnitude - 2 * (magnitude & sign);
+}
+
+// Unpacks the 16 words of a pair of a nibble format.
+template <int kHigh, bool kMxfp4>
+__device__ inline void nibble_codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* words) {
+  const std::uint8_t* p = w.codes + row * w.code_stride + pair * 32;
+  const uint4 a = read16(p), b = read16(p + 16);
+  std::uint32_t high[4] = {0, 0, 0, 0};
+  if constexpr (kHigh == 8) {
+    const uint2 h = read8(w.high + row * w.high_stride + pair * 8);
+    high[0] = h.x;
+    high[1] = h.y;
+  }
+  if constexpr (kHigh == 16) {
+    const uint4 h = read16(w.high + row * w.high_stride + pair * 16);
+    high[0] = h.x;
+    high[1] = h.y;
+    high[2] = h.z;
+    high[3] = h.w;
+  }
+  const std::uint32_t raw[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    std::uint32_t low = raw[i] & 0x0f0f0f0fu, up = (raw[i] >> 4) & 0x0f0f0f0fu;
+    if constexpr (kMxfp4) {
+      low = shifted_mxfp4(low);
+      up = shifted_mxfp4(up);
+    }
+    words[i] = with_high_bits<kHigh>(low, high, i);
+    words[8 + i] = with_high_bits<kHigh>(up, high, 8 + i);
+  }
+}
+
+template <int kHighBytes, int kZeroPoint, ScaleKind kScaleKind, bool kIsMxfp4 = false>
+struct NibbleFormat {
+  static constexpr int kHigh = kHighBytes;
+  static constexpr int kZero = kZeroPoint;
+  static constexpr ScaleKind kKind = kScaleKind;
+  static constexpr bool kMxfp4 = kIsMxfp4;
+  static constexpr bool kNibbles = true;
+  __device__ static void codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* words) {
+    nibble_codes<kHighBytes, kIsMxfp4>(w, row, pair, words);
+  }
+};
+
+// f16 d a group.
+struct ScalesD {
+  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float*) {
+    const std::uint32_t d = read4(w.scales + row * w.scale_stride + pair * 4);
+    s[0] = half_bits_to_float(static_cast<std::uint16_t>(d));
+    s[1] = half_bits_to_float(static_cast<std::uint16_t>(d >> 16));
+  }
+};
+// f16 d and m a group.
+struct ScalesDM {
+  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float* m) {
+    const uint2 d = read8(w.scales + row * w.scale_stride + pair * 8);
+    s[0] = half_bits_to_float(static_cast<std::uint16_t>(d.x));
+    m[0] = half_bits_to_float(static_cast<std::uint16_t>(d.x >> 16));
+    s[1] = half_bits_to_float(static_cast<std::uint16_t>(d.y));
+    m[1] = half_bits_to_float(static_cast<std::uint16_t>(d.y >> 16));
+  }
+};
+// Q4_K and Q5_K; the packing is described at BlockQ4_K.
+struct ScalesK {
+  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float* m) {
+    const uint4 h = read16(w.scales + row * w.scale_stride + pair / 4 * 16);
+    const float d = half_bits_to_float(static_cast<std::uint16_t>(h.x));
+    const float minus_dmin = -half_bits_to_float(static_cast<std::uint16_t>(h.x >> 16));
+    const int c = pair % 4;
+    // Two neighbouring groups are two neighbouring bytes of each word.
+    const int shift = 16 * (c % 2);
+    const std::uint32_t w0 = h.y >> shift, w1 = h.z >> shift, w2 = h.w >> shift;
+    std::uint32_t scale, minimum;
+    if (c < 2) {
+      scale = w0 & 0x3f3fu;
+      minimum = w1 & 0x3f3fu;
+    } else {
+      scale = (w2 & 0x0f0fu) | ((w0 >> 2) & 0x3030u);
+      minimum = ((w2 >> 4) & 0x0f0fu) | ((w1 >> 2) & 0x3030u);
+    }
+    s[0] = d * static_cast<float>(scale & 0xff);
+    s[1] = d * static_cast<float>((scale >> 8) & 0xff);
+    m[0] = minus_dmin * static_cast<float>(minimum & 0xff);
+    m[1] = minus_dmin * static_cast<float>((minimum >> 8) & 0xff);
+  }
+};
+
+struct FormatQ4_0 : NibbleFormat<0, 8, ScaleKind::plain>, ScalesD {};
+struct FormatQ5_0 : NibbleFormat<8, 16, ScaleKind::plain>, ScalesD {};
+struct FormatQ4_1 : NibbleFormat<0, 0, ScaleKind::minimum>, ScalesDM {};
+struct FormatQ5_1 : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesDM {};
+struct FormatQ4_K : NibbleFormat<0, 0, ScaleKind::minimum>, ScalesK {};
+struct FormatQ5_K : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesK {};
+struct FormatQ6_K : NibbleFormat<16, 32, ScaleKind::halves> {
+  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float*) {
+    const float d = half_bits_to_float(read2(w.extra + row * w.extra_stride + pair / 4 * 2));
+    const std::uint32_t four = read4(w.scales + row * w.scale_stride + pair * 4);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[i] = d * static_cast<float>(static_cast<std::int8_t>(four >> (8 * i)));
+  }
+};
+struct FormatMxfp4 : NibbleFormat<0, 12, ScaleKind::plain, true> {
+  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float*) {
+    const std::uint16_t e = read2(w.scales + row * w.scale_stride + pair * 2);
+    s[0] = e8m0_half(e & 255);
+    s[1] = e8m0_half(e >> 8);
+  }
+};
+struct FormatQ8_0 : ScalesD {
+  static constexpr int kHigh = 0;
+  static constexpr int kZero = 0;
+  static constexpr ScaleKind kKind = ScaleKind::plain;
+  static constexpr bool kMxfp4 = false;
+  static constexpr bool kNibbles = false;
+  __device__ static void codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* words) {
+    const std::uint8_t* p = w.codes + row * w.code_stride + pair * 64;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint4 a = read16(p + 16 * i);
+      words[4 * i] = a.x;
+      words[4 * i + 1] = a.y;
+      words[4 * i + 2] = a.z;
+      words[4 * i + 3] = a.w;
+    }
+  }
+};
+
+// ------------------------------------------------------------------------------------------- weights as float32
+
+// Eight neighbouring columns, 8 * chunk .. + 7, exactly as the format defines them: every product rounded on its own.
+template <typename Format>
+struct LoadQuantized {
+  template <bool kWhole = true>
+  __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
+    const int pair = chunk / 8, group = chunk / 4 % 2, at = chunk % 4 * 8;
+    float s[4], m[2] = {0.0f, 0.0f};
+    Format::scales(w, row, pair, s, m);
+    const float scale = Format::kKind == ScaleKind::halves ? s[2 * group + at / 16] : s[group];
+    std::uint32_t words[2];
+    if constexpr (Format::kNibbles) {
+      const uint2 raw = read8(w.codes + row * w.code_stride + pair * 32 + at);
+      words[0] = (raw.x >> (4 * group)) & 0x0f0f0f0fu;
+      words[1] = (raw.y >> (4 * group)) & 0x0f0f0f0fu;
+      if constexpr (Format::kMxfp4) {
+        words[0] = shifted_mxfp4(words[0]);
+        words[1] = shifted_mxfp4(words[1]);
+      }
+      if constexpr (Format::kHigh != 0) {
+        const int n = group * 8 + at / 4;
+        std::uint32_t high[Format::kHigh / 4];
+        for (int i = 0; i < Format::kHigh / 4; ++i) {
+          high[i] = read4(w.high + row * w.high_stride + pair * Format::kHigh + 4 * i);
+        }
+        words[0] = with_high_bits<Format::kHigh>(words[0], high, n);
+        words[1] = with_high_bits<Format::kHigh>(words[1], high, n + 1);
+      }
+    } else {
+      const uint2 raw = read8(w.codes + row * w.code_stride + pair * 64 + group * 32 + at);
+      words[0] = raw.x;
+      words[1] = raw.y;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int code = static_cast<std::int8_t>(words[i / 4] >> (8 * (i % 4)));
+      out[i] = static_cast<float>(code - Format::kZero) * scale;
+      if constexpr (Format::kKind == ScaleKind::minimum) out[i] = out[i] + m[group];
+    }
+  }
+};
+
+// Floats. kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
+template <typename Value, float (*convert)(Value)>
+struct LoadFloats {
+  template <bool kWhole = false>
+  __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
+    const Value* p = reinterpret_cast<const Value*>(w.codes + row * w.code_stride) + 8 * chunk;
+    if (kWhole || w.cols % 8 == 0) {
+      uint4 raw[sizeof(Value) / 2];
+#pragma unroll
+      for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = read16(reinterpret_cast<const std::uint8_t*>(p) + 16 * i);
+      const Value* values = reinterpret_cast<const Value*>(raw);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) out[i] = convert(values[i]);
+    } else {
+      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? convert(p[i]) : 0.0f;
+    }
+  }
+};
+__device__ inline float same_float(float v) { return v; }
+using LoadF32 = LoadFloats<float, same_float>;
+using LoadF16 = LoadFloats<std::uint16_t, half_bits_to_float>;
+using LoadBf16 = LoadFloats<std::uint16_t, bf16_bits_to_float>;
+
+}  // namespace kv::cuda
