@@ -17,6 +17,7 @@ export type {
   CommitEntry,
   NoteEntry,
 } from './agents/agent-manifest.ts';
+export type { AgentMemory, MemoryBlock } from './agents/agent-memory.ts';
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
 export { BlockPool } from './blocks/block-pool.ts';
@@ -40,6 +41,17 @@ export type {
   TensorRole,
 } from './model/model-descriptor.ts';
 export type { AgentArchive, AgentArchiveUsage, NewAgent } from './ports/agent-archive.port.ts';
+export type {
+  AgentCut,
+  AgentDetails,
+  AgentDirectory,
+  AgentImport,
+  AgentName,
+  AgentTiers,
+  AgentTurnInProgress,
+  FinishedTurn,
+  TierHolding,
+} from './ports/agent-directory.port.ts';
 export { BLOCK_MISSES } from './ports/block-store.port.ts';
 export type {
   BlockKey,
@@ -73,6 +85,8 @@ export type {
   GenerationOutput,
   GenerationRequest,
   GenerationStats,
+  PrefixReuse,
+  ReuseLimit,
   LogitsRequest,
   ScoreRequest,
   StepReport,

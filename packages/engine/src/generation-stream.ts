@@ -7,6 +7,7 @@ import {
   type GenerationOutput,
   type GenerationStats,
   KvasirError,
+  type PrefixReuse,
   type TokenEvent,
   type TokenLogprob,
 } from '@kvasir/domain';
@@ -34,6 +35,7 @@ export class GenerationStream implements Generation, SequenceSink {
   #isFinishRead = false;
   #wake: (() => void) | null = null;
   #settle: (finish: GenerationFinish) => void = () => {};
+  #reuse: PrefixReuse | null = null;
   #numOutputs = 0;
   #numPreemptions = 0;
   #admittedAt: number | null = null;
@@ -54,13 +56,17 @@ export class GenerationStream implements Generation, SequenceSink {
     const since = (time: number | null): number | null => (time === null ? null : time - this.#submittedAt);
     return {
       promptTokens: this.#options.numPromptTokens,
-      cachedTokens: 0,
+      cachedTokens: this.#reuse?.reusedTokens ?? 0,
       outputTokens: this.#numOutputs,
       preemptions: this.#numPreemptions,
       queuedMs: since(this.#admittedAt),
       firstTokenMs: since(this.#firstTokenAt),
       totalMs: since(this.#endedAt),
     };
+  }
+
+  get reuse(): PrefixReuse | null {
+    return this.#reuse;
   }
 
   abort(): void {

@@ -28,6 +28,7 @@ export const ERROR_TABLE: Readonly<Record<ErrorCode, ErrorRow>> = {
   aborted: { status: 499, type: 'request_aborted', retriable: true },
   'agent-not-found': request(404),
   'agent-exists': request(409),
+  'agent-other-model': request(409),
 
   'file-not-found': server(500, false),
   'file-unreadable': server(500, false),

@@ -14,6 +14,7 @@ export const ERROR_CODES = [
   'aborted',
   'agent-not-found',
   'agent-exists',
+  'agent-other-model',
   // files
   'file-not-found',
   'file-unreadable',

@@ -58,6 +58,8 @@ export interface GenerationRequest {
   readonly stopIds: readonly number[];
   /** Whose generation this is, for narration; default: its id. */
   readonly owner?: string;
+  /** Whose cached prefixes it may use and adds to; default: `default`. Another tenant's do not exist for it. */
+  readonly tenant?: string;
   /** Adds a hash of the raw logits' bits to every token event. */
   readonly reportHashes?: boolean;
   readonly signal?: CancellationSignal;
@@ -84,6 +86,8 @@ export interface LogitsRequest {
 export interface Generation extends AsyncIterable<GenerationBatch> {
   readonly id: number;
   readonly stats: GenerationStats;
+  /** What of the prompt was reused and why no more; null until it is admitted, which is before its first token. */
+  readonly reuse: PrefixReuse | null;
   /** Settles with how it ended; never rejects. */
   readonly finished: Promise<GenerationFinish>;
   /** Ends it now with reason `abort`; tokens in flight are discarded. A no-op once finished. */
@@ -127,6 +131,35 @@ export interface GenerationOutput {
   readonly tokenIds: Int32Array;
   readonly finish: GenerationFinish;
 }
+
+/** What a prompt found of its prefix when it was admitted. All counts are tokens from the prompt's start. */
+export interface PrefixReuse {
+  /** Tokens the cache knew, whether or not their KV was still there. */
+  readonly matchedTokens: number;
+  /** Tokens whose KV was used: never computed again. At most `matchedTokens`. */
+  readonly reusedTokens: number;
+  /** Of the reused ones, by where they came from; a token whose block was in the pool is hot. */
+  readonly fromTier: { readonly hot: number; readonly warm: number; readonly cold: number };
+  /** What restoring moved. */
+  readonly restoredBytes: { readonly warm: number; readonly cold: number };
+  readonly restoreMs: number;
+  /** Why no more was reused. `complete`: all of the prompt was. */
+  readonly cause: ReuseLimit;
+}
+
+/**
+ * `never-seen`: nothing of this tenant continues so. `evicted`: known, and its KV is gone. `damaged`: its stored block
+ * failed verification. `other-identity`: stored by another model, dtype or numerics. `recompute-faster`: the planner's
+ * choice. `cache-off`: the engine keeps no prefixes.
+ */
+export type ReuseLimit =
+  | 'complete'
+  | 'never-seen'
+  | 'evicted'
+  | 'damaged'
+  | 'other-identity'
+  | 'recompute-faster'
+  | 'cache-off';
 
 /** Live figures; durations in milliseconds since `submit`, null until known. */
 export interface GenerationStats {
