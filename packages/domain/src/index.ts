@@ -77,6 +77,7 @@ export type { CancellationSignal } from './ports/cancellation-signal.ts';
 export type { Clock } from './ports/clock.port.ts';
 export type {
   EngineLimits,
+  CacheStats,
   EngineStats,
   Generation,
   GenerationBatch,
@@ -85,9 +86,9 @@ export type {
   GenerationOutput,
   GenerationRequest,
   GenerationStats,
+  LogitsRequest,
   PrefixReuse,
   ReuseLimit,
-  LogitsRequest,
   ScoreRequest,
   StepReport,
   TokenEvent,
