@@ -50,6 +50,7 @@ export class ScriptedEngine implements GenerationEngine {
       executeMs: 0,
       batchSizes: [0, 4, 3],
       blocks: [{ total: 8, free: 8, used: 0, retired: 0, peak: 0 }],
+      cache: null,
       failure: this.failure,
     };
   }
@@ -76,6 +77,7 @@ export class ScriptedEngine implements GenerationEngine {
 export class ScriptedGeneration implements Generation {
   readonly id: number;
   readonly finished: Promise<GenerationFinish>;
+  readonly reuse = null;
   endedBy: 'script' | 'abort' | 'finish' | null = null;
   readonly #request: GenerationRequest;
   readonly #script: Script;

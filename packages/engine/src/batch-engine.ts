@@ -136,7 +136,8 @@ export class BatchEngine implements GenerationEngine {
   checkIntegrity(): void {
     for (const pool of this.#pools) pool.checkIntegrity();
     const problem = this.#pipeline.kvCache?.findProblem() ?? null;
-    if (problem !== null) throw new KvasirError('invariant-broken', `KV cache: expected it consistent, found ${problem}`);
+    if (problem !== null)
+      throw new KvasirError('invariant-broken', `KV cache: expected it consistent, found ${problem}`);
   }
 
   async dispose(): Promise<void> {

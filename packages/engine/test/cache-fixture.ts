@@ -1,5 +1,12 @@
 import { createHash } from 'node:crypto';
-import { FakeAgentArchive, FakeBlockStore, FakeClock, FakeModelRunner, type FakeRunnerOptions, RecordingNarrator } from '@kvasir/adapter-fake';
+import {
+  FakeAgentArchive,
+  FakeBlockStore,
+  FakeClock,
+  FakeModelRunner,
+  type FakeRunnerOptions,
+  RecordingNarrator,
+} from '@kvasir/adapter-fake';
 import type { AgentArchive, AgentManifest, BlockStore, CacheIdentity, GenerationRequest } from '@kvasir/domain';
 import { BatchEngine, type BatchEngineOptions, type CacheOptions } from '../src/index.ts';
 import { request } from './engine-fixture.ts';
@@ -11,7 +18,8 @@ export const IDENTITY: CacheIdentity = {
   numericsId: 'fake-1',
 };
 
-export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+export const sha256 = (text: string, bytes: Uint8Array): string =>
+  createHash('sha256').update(text).update(bytes).digest('hex');
 
 export interface CacheFixture {
   readonly engine: BatchEngine;
@@ -50,7 +58,12 @@ export function createCacheFixture(options: CacheFixtureOptions = {}): CacheFixt
 export async function generate(
   fixture: CacheFixture,
   overrides: Partial<GenerationRequest>,
-): Promise<{ readonly tokenIds: number[]; readonly hashes: (bigint | null)[]; readonly reused: number; readonly prefilled: number }> {
+): Promise<{
+  readonly tokenIds: number[];
+  readonly hashes: (bigint | null)[];
+  readonly reused: number;
+  readonly prefilled: number;
+}> {
   const before = fixture.engine.stats().prefillTokens;
   const generation = fixture.engine.submit(request({ reportHashes: true, ...overrides }));
   const output = generation.collect();

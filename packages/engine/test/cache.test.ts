@@ -20,13 +20,16 @@ describe('prefix cache', () => {
     expect(second.tokenIds).toEqual(expected.tokenIds);
   });
 
-  it.each([1, 3, 4, 5, 8, 12, 13])('runs only the last token of a prompt of %i tokens that is all there', async (length) => {
-    const fixture = createCacheFixture();
-    const first = await generate(fixture, { promptIds: promptOf(length), maxTokens: 4 });
-    const again = await generate(fixture, { promptIds: promptOf(length), maxTokens: 4 });
-    expect([again.reused, again.prefilled]).toEqual([length, 1]);
-    expect(again.hashes).toEqual(first.hashes);
-  });
+  it.each([1, 3, 4, 5, 8, 12, 13])(
+    'runs only the last token of a prompt of %i tokens that is all there',
+    async (length) => {
+      const fixture = createCacheFixture();
+      const first = await generate(fixture, { promptIds: promptOf(length), maxTokens: 4 });
+      const again = await generate(fixture, { promptIds: promptOf(length), maxTokens: 4 });
+      expect([again.reused, again.prefilled]).toEqual([length, 1]);
+      expect(again.hashes).toEqual(first.hashes);
+    },
+  );
 
   it('never shows one tenant what another computed', async () => {
     const fixture = createCacheFixture();
@@ -36,7 +39,11 @@ describe('prefix cache', () => {
   });
 
   it('says why no more was reused', async () => {
-    const fixture = createCacheFixture({ runner: { numBlocks: [6] }, engine: { contextLength: 24 }, cache: { cold: undefined as never } });
+    const fixture = createCacheFixture({
+      runner: { numBlocks: [6] },
+      engine: { contextLength: 24 },
+      cache: { cold: undefined as never },
+    });
     const promptIds = promptOf(12);
     const causeOf = async (prompt: Int32Array): Promise<string | undefined> => {
       const generation = fixture.engine.submit(request({ promptIds: prompt, maxTokens: 1 }));
@@ -66,7 +73,11 @@ describe('prefix cache', () => {
 
 describe('tiers', () => {
   it('brings back from the warm tier what the pool had no room for', async () => {
-    const fixture = createCacheFixture({ runner: { numBlocks: [8] }, engine: { contextLength: 32 }, cache: { warmBytes: 1 << 20 } });
+    const fixture = createCacheFixture({
+      runner: { numBlocks: [8] },
+      engine: { contextLength: 32 },
+      cache: { warmBytes: 1 << 20 },
+    });
     const first = await generate(fixture, { promptIds: promptOf(22), maxTokens: 4 });
     await generate(fixture, { promptIds: promptOf(28, 2), maxTokens: 4 });
     const again = await generate(fixture, { promptIds: promptOf(22), maxTokens: 4 });
@@ -111,7 +122,10 @@ describe('tiers', () => {
     const fixture = createCacheFixture({ cache: { warmBytes: 1 << 20 } });
     const [ada, bob] = [await createAgent(fixture, 'ada'), await createAgent(fixture, 'bob')];
     const shared = promptOf(8);
-    for (const [agentId, end] of [[ada, [1, 2, 3, 4, 5]], [bob, [7, 8, 9, 10, 11]]] as const) {
+    for (const [agentId, end] of [
+      [ada, [1, 2, 3, 4, 5]],
+      [bob, [7, 8, 9, 10, 11]],
+    ] as const) {
       await generate(fixture, { promptIds: joined(shared, end), maxTokens: 1 });
       await commitTurn(fixture, agentId, joined(shared, end));
     }

@@ -3,27 +3,20 @@ import type { BatchEnginePorts } from '../engine-options.ts';
 import { BlockLoader, type NodeToLoad } from './block-loader.ts';
 import { type CacheOptions, resolveCacheSettings } from './cache-options.ts';
 import type { PrefixNode } from './prefix-node.ts';
+import { type ChosenPrefix, choosePrefix, tierOf } from './prefix-choice.ts';
 import type { PrefixMatch } from './prefix-trie.ts';
-import { type RestorableBlock, RestorePlanner } from './restore-planner.ts';
+import { RestorePlanner } from './restore-planner.ts';
 import type { SequenceCache } from './sequence-cache.ts';
 import { ReuseRecord, type SequenceLease, type Tier } from './sequence-lease.ts';
 import { Tiers } from './tiers.ts';
 
-/** What a step told of the speed of computing: kept for the planner. */
+/** Told of what happens outside of the engine's own calls. */
 export interface CacheListeners {
   /** A sequence's prefix has been found, and brought in. Once per admission, so again after a preemption. */
   readonly onReuse: (sequence: Sequence, reuse: PrefixReuse) => void;
   /** Something that was being waited for has happened: planning may go on. */
   readonly onReady: () => void;
   readonly onDeviceFailure: (error: unknown) => void;
-}
-
-interface Found {
-  readonly match: PrefixMatch;
-  /** Known blocks to restore: full nodes, then perhaps the tail. */
-  readonly numNodes: number;
-  readonly usesTail: boolean;
-  readonly cause: ReuseLimit;
 }
 
 /**
@@ -103,7 +96,7 @@ export class AgentCacheStore implements SequenceCache {
       this.#ask(sequence, tenant, match);
       return 'loading';
     }
-    return this.#bringIn(sequence, tenant, this.#choose(match, tokenIds.length), numPromised);
+    return this.#bringIn(sequence, tenant, choosePrefix(match, tokenIds.length, this.tiers, this.planner), numPromised);
   }
 
   drop(sequence: Sequence): boolean {
@@ -170,7 +163,10 @@ export class AgentCacheStore implements SequenceCache {
       numHot++;
       const { evictable, pinned } = this.tiers.hot;
       const isUnused = node.numUsers === 0;
-      if (evictable.has(node) !== (isUnused && node.numPins === 0) || pinned.has(node) !== (isUnused && node.numPins > 0))
+      if (
+        evictable.has(node) !== (isUnused && node.numPins === 0) ||
+        pinned.has(node) !== (isUnused && node.numPins > 0)
+      )
         return `node at ${node.startToken} listed wrongly`;
       for (const [group, pool] of this.#pools.entries()) {
         if (!pool.isHeldBy(node.hot[group] as number, 0)) return `block ${node.hot[group]} is not the trie's`;
@@ -240,47 +236,12 @@ export class AgentCacheStore implements SequenceCache {
     }
   }
 
-  #choose(match: PrefixMatch, numTokens: number): Found {
-    const { tiers } = this;
-    let numKnown = match.nodes.findIndex((node) => !tiers.hasKv(node));
-    if (numKnown < 0) numKnown = match.nodes.length;
-    const hasTail = numKnown === match.nodes.length && match.tail !== null && tiers.hasKv(match.tail);
-    const blocks = match.nodes.slice(0, numKnown).map((node) => this.#restorable(node, node.tokenIds.length));
-    if (hasTail) blocks.push(this.#restorable(match.tail as PrefixNode, match.tailTokens));
-    const numChosen = this.planner.plan(blocks, numTokens);
-    const numNodes = Math.min(numChosen, numKnown);
-    const usesTail = numChosen > numKnown;
-    const reused = numNodes * this.#blockTokens + (usesTail ? match.tailTokens : 0);
-    return { match, numNodes, usesTail, cause: this.#causeOf(match, numNodes, usesTail, numChosen < blocks.length, reused, numTokens) };
-  }
-
-  #causeOf(
-    match: PrefixMatch,
-    numNodes: number,
-    usesTail: boolean,
-    isPlanned: boolean,
-    reused: number,
-    numTokens: number,
-  ): ReuseLimit {
-    if (reused >= numTokens) return 'complete';
-    if (isPlanned) return 'recompute-faster';
-    if (reused >= match.numTokens) return 'never-seen';
-    const missing = match.nodes[numNodes] ?? (usesTail ? null : match.tail);
-    if (missing?.wasDamaged === true) return 'damaged';
-    if (missing?.hasOtherIdentity === true) return 'other-identity';
-    return 'evicted';
-  }
-
-  #restorable(node: PrefixNode, tokens: number): RestorableBlock {
-    return { tier: this.#tierOf(node), tokens, bytes: this.tiers.nodeBytes };
-  }
-
-  #tierOf(node: PrefixNode): Tier {
-    if (node.hot !== null) return 'hot';
-    return this.tiers.isAboveCold(node) || node.loading !== null ? 'warm' : 'cold';
-  }
-
-  #bringIn(sequence: Sequence, tenant: string, found: Found, numPromised: number): 'ready' | 'loading' | 'short' {
+  #bringIn(
+    sequence: Sequence,
+    tenant: string,
+    found: ChosenPrefix,
+    numPromised: number,
+  ): 'ready' | 'loading' | 'short' {
     const { hot } = this.tiers;
     const nodes = found.match.nodes.slice(0, found.numNodes);
     const lease = this.#open(sequence, tenant, nodes);
@@ -309,14 +270,14 @@ export class AgentCacheStore implements SequenceCache {
     counters.promptTokens += sequence.blocks.numTokens;
     counters.matchedTokens += found.match.numTokens;
     const record = new ReuseRecord(found.match.numTokens, this.#ports.clock.now());
-    const tiers = nodes.map((node) => this.#tierOf(node));
+    const tiers = nodes.map((node) => tierOf(node, this.tiers));
     const items: NodeToLoad[] = toLoad.map((node) => ({ node, blockIds: hot.allocate() as Int32Array }));
     if (tail !== null) {
       lease.tail = tail;
       lease.tailTokens = found.match.tailTokens;
       lease.own = this.#allocateOwn(sequence.id);
     }
-    const tailTier = tail === null ? 'hot' : this.#tierOf(tail);
+    const tailTier = tail === null ? 'hot' : tierOf(tail, this.tiers);
     if (nodes.every((node) => node.hot !== null) && tailTier === 'hot') {
       this.#finish(lease, tiers, tailTier, null, record, found.cause);
       return 'ready';

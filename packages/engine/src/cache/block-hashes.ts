@@ -1,8 +1,8 @@
 import type { CacheIdentity } from '@kvasir/domain';
 import type { PrefixNode } from './prefix-node.ts';
 
-/** SHA-256 of the bytes as 64 lower-case hex digits. */
-export type Sha256Hex = (bytes: Uint8Array) => string;
+/** SHA-256 of a text's UTF-8 bytes and what follows them, as 64 lower-case hex digits. */
+export type Sha256Hex = (text: string, bytes: Uint8Array) => string;
 
 /**
  * The chain hashes of blocks: over format, identity, tenant, predecessor and the token ids (int32, little-endian). A
@@ -36,11 +36,10 @@ export class BlockHashes {
   }
 
   hash(tenant: string, predecessor: string | null, tokenIds: Int32Array): string {
-    const head = new TextEncoder().encode(`${this.#identity}\n${JSON.stringify(tenant)}\n${predecessor ?? ''}\n`);
-    const bytes = new Uint8Array(head.length + tokenIds.length * 4);
-    bytes.set(head);
-    const view = new DataView(bytes.buffer, head.length);
+    const head = `${this.#identity}\n${JSON.stringify(tenant)}\n${predecessor ?? ''}\n`;
+    const bytes = new Uint8Array(tokenIds.length * 4);
+    const view = new DataView(bytes.buffer);
     for (const [index, id] of tokenIds.entries()) view.setInt32(index * 4, id, true);
-    return this.#sha256(bytes);
+    return this.#sha256(head, bytes);
   }
 }

@@ -68,9 +68,7 @@ export class BlockLoader {
     return (await this.#fetch([node]))[0]?.payloads ?? null;
   }
 
-  async #run(
-    items: readonly (NodeToLoad & { readonly settle: (isLoaded: boolean) => void })[],
-  ): Promise<void> {
+  async #run(items: readonly (NodeToLoad & { readonly settle: (isLoaded: boolean) => void })[]): Promise<void> {
     const batchSize = Math.max(1, Math.min(MAX_BATCH, Math.floor(BATCH_BYTES / this.#tiers.nodeBytes)));
     let isBroken = false;
     let reading = this.#fetch(items.slice(0, batchSize).map(({ node }) => node));
@@ -112,9 +110,7 @@ export class BlockLoader {
   async write(blockIds: Int32Array, payloads: readonly Uint8Array[]): Promise<void> {
     try {
       await Promise.all(
-        payloads.map((payload, group) =>
-          this.#runner.writeBlocks(group, blockIds.subarray(group, group + 1), payload),
-        ),
+        payloads.map((payload, group) => this.#runner.writeBlocks(group, blockIds.subarray(group, group + 1), payload)),
       );
     } catch (error) {
       this.onDeviceFailure(error);
@@ -191,9 +187,7 @@ export class BlockLoader {
     // Shared memory crosses to the store's threads without being copied.
     return this.#tiers.shapes.map(
       ({ dtype, layers, components, heads, blockTokens, dim }) =>
-        new Uint8Array(
-          new SharedArrayBuffer(layers * components * heads * blockTokens * dim * BYTES_OF_DTYPE[dtype]),
-        ),
+        new Uint8Array(new SharedArrayBuffer(layers * components * heads * blockTokens * dim * BYTES_OF_DTYPE[dtype])),
     );
   }
 

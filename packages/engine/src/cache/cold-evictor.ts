@@ -15,11 +15,7 @@ export class ColdEvictor {
   readonly #archive: AgentArchive;
   readonly #narrator: Narrator;
 
-  constructor(
-    tiers: Tiers,
-    cold: { readonly blocks: BlockStore; readonly agents: AgentArchive },
-    narrator: Narrator,
-  ) {
+  constructor(tiers: Tiers, cold: { readonly blocks: BlockStore; readonly agents: AgentArchive }, narrator: Narrator) {
     this.#tiers = tiers;
     this.#store = cold.blocks;
     this.#archive = cold.agents;

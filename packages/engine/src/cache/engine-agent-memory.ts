@@ -133,7 +133,8 @@ export class EngineAgentMemory implements AgentMemory {
     signal?: CancellationSignal,
   ): AsyncIterable<MemoryBlock> {
     for (const node of this.#tiers.trie.cover(agent.tenant, tokenIds)) {
-      if (signal?.aborted === true) throw new KvasirError('aborted', 'export: expected to reach its end, it was aborted');
+      if (signal?.aborted === true)
+        throw new KvasirError('aborted', 'export: expected to reach its end, it was aborted');
       const payloads = await this.#cache.loader.fetchOne(node);
       if (payloads === null) return;
       const hash = this.#tiers.hashes.of(node);

@@ -66,7 +66,10 @@ export class PrefixTrie {
     const found = children[place];
     if (found !== undefined && compare(found.tokenIds, tokenIds, 0, tokenIds.length).order === 0) return found;
     if (parent.parent !== null && parent.tokenIds.length < this.blockTokens) {
-      throw new KvasirError('invariant-broken', 'prefix trie: expected a full block before another, found a partial one');
+      throw new KvasirError(
+        'invariant-broken',
+        'prefix trie: expected a full block before another, found a partial one',
+      );
     }
     const child = new PrefixNode(parent, parent.tenant, tokenIds.slice());
     children.splice(place, 0, child);

@@ -140,7 +140,13 @@ export class Tiers {
 
   /** To be called when a node's tiers or users changed: keeps count of nodes that are there for diagnosis only. */
   settle(node: PrefixNode): void {
-    if (node.hot !== null || node.warm !== null || node.loading !== null || node.numUsers > 0 || this.#leaving.has(node)) {
+    if (
+      node.hot !== null ||
+      node.warm !== null ||
+      node.loading !== null ||
+      node.numUsers > 0 ||
+      this.#leaving.has(node)
+    ) {
       this.#dormant.delete(node);
       return;
     }
