@@ -89,7 +89,9 @@ export class Scheduler {
   #evictAhead(): void {
     let count = 0;
     for (const sequence of this.#running) {
-      if (sequence.isDecoding) count += sequence.blocks.blocksMissing(sequence.numScheduled + TOKENS_AHEAD);
+      if (!sequence.isDecoding || sequence.goal.kind !== 'generate') continue;
+      const ahead = Math.min(TOKENS_AHEAD, sequence.goal.maxOutputs - sequence.nextOutputIndex);
+      count += sequence.blocks.blocksMissing(sequence.numScheduled + ahead);
     }
     if (count > 0) this.#cache.evictFor(count);
   }

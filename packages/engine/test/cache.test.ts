@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { commitTurn, createAgent, createCacheFixture, generate, run } from './cache-fixture.ts';
+import { FakeAgentArchive, FakeBlockStore } from '@kvasir/adapter-fake';
+import { IDENTITY, commitTurn, createAgent, createCacheFixture, generate, run } from './cache-fixture.ts';
 import { promptOf, request } from './engine-fixture.ts';
 
 const joined = (...parts: (Int32Array | readonly number[])[]): Int32Array =>
@@ -136,5 +137,166 @@ describe('tiers', () => {
     fixture.engine.checkIntegrity();
     expect((await generate(fixture, { promptIds: joined(shared, [1, 2, 3, 4, 5]), maxTokens: 1 })).reused).toBe(8);
     expect((await generate(fixture, { promptIds: joined(shared, [7, 8, 9, 10, 11]), maxTokens: 1 })).reused).toBe(13);
+  });
+});
+
+describe('eviction', () => {
+  const small = { runner: { numBlocks: [8] }, engine: { contextLength: 32 } };
+
+  it('spares pinned tokens and an agent’s first blocks while anything else can go', async () => {
+    const fixture = createCacheFixture({ ...small, cache: { minBlocksPerAgent: 1 } });
+    const [ada, bob] = [await createAgent(fixture, 'ada'), await createAgent(fixture, 'bob')];
+    for (const [agentId, seed] of [[ada, 1], [bob, 2]] as const) {
+      await generate(fixture, { promptIds: promptOf(11, seed), maxTokens: 1 });
+      await commitTurn(fixture, agentId, promptOf(11, seed));
+    }
+    await fixture.engine.agentMemory?.flush();
+    fixture.engine.agentMemory?.pin(ada, 8);
+    await generate(fixture, { promptIds: promptOf(18, 3), maxTokens: 1 });
+    const hotTokens = (agentId: string): number | undefined => fixture.engine.agentMemory?.tiersOf(agentId).hot.tokens;
+    expect([hotTokens(ada), hotTokens(bob)]).toEqual([8, 4]);
+    fixture.engine.agentMemory?.pin(ada, 0);
+    await generate(fixture, { promptIds: promptOf(30, 4), maxTokens: 1 });
+    expect([hotTokens(ada), hotTokens(bob)]).toEqual([0, 0]);
+  });
+
+  it('gives up pinned blocks when nothing else is left to wait for', async () => {
+    const fixture = createCacheFixture(small);
+    const ada = await createAgent(fixture, 'ada');
+    await generate(fixture, { promptIds: promptOf(20), maxTokens: 1 });
+    await commitTurn(fixture, ada, promptOf(20));
+    await fixture.engine.agentMemory?.flush();
+    fixture.engine.agentMemory?.pin(ada, Number.MAX_SAFE_INTEGER);
+    expect((await generate(fixture, { promptIds: promptOf(28, 5), maxTokens: 4 })).tokenIds).toHaveLength(4);
+  });
+
+  it('takes what was superseded before what is merely old', async () => {
+    const fixture = createCacheFixture({ ...small, cache: { cold: undefined as never } });
+    await generate(fixture, { promptIds: promptOf(6, 2), maxTokens: 1 });
+    const first = await generate(fixture, { promptIds: promptOf(9), maxTokens: 2 });
+    await generate(fixture, { promptIds: joined(promptOf(9), first.tokenIds), maxTokens: 1 });
+    // 2 + 4 blocks, one of them superseded. Three more: two are free.
+    await generate(fixture, { promptIds: promptOf(9, 3), maxTokens: 1 });
+    expect((await generate(fixture, { promptIds: promptOf(6, 2), maxTokens: 1 })).reused).toBe(6);
+  });
+
+  it('keeps two agents that are each bigger than half of the pool going', async () => {
+    const fixture = createCacheFixture(small);
+    const fresh = createCacheFixture();
+    const talks = [
+      { id: await createAgent(fixture, 'ada'), tokens: promptOf(18, 1) },
+      { id: await createAgent(fixture, 'bob'), tokens: promptOf(18, 2) },
+    ];
+    for (let round = 0; round < 5; round++) {
+      for (const talk of talks) {
+        const promptIds = joined(talk.tokens, [round]);
+        const answer = await generate(fixture, { promptIds, maxTokens: 1 });
+        expect(answer.hashes).toEqual((await generate(fresh, { promptIds, maxTokens: 1 })).hashes);
+        expect(answer.reused).toBe(round === 0 ? 0 : talk.tokens.length - 1);
+        talk.tokens = joined(promptIds, answer.tokenIds);
+        await commitTurn(fixture, talk.id, talk.tokens);
+        await fixture.engine.agentMemory?.flush();
+      }
+    }
+  });
+});
+
+describe('what fails', () => {
+  it('is a miss, said so, and computed again', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    const first = await generate(fixture, { promptIds: promptOf(14), maxTokens: 4 });
+    await commitTurn(fixture, ada, promptOf(14));
+    await fixture.engine.agentMemory?.flush();
+    const manifest = await fixture.agents.read(ada);
+    const store = fixture.blocks as FakeBlockStore;
+    store.damage({ hash: manifest.blocks[0]?.[1]?.hash as string, group: 0 }, 'corrupt');
+    const later = createCacheFixture({ cold: fixture });
+    later.engine.agentMemory?.adopt(manifest);
+    const generation = later.engine.submit(request({ promptIds: promptOf(14), maxTokens: 4, reportHashes: true }));
+    const output = generation.collect();
+    await run(later);
+    expect((await output).tokens.map(({ logitsHash }) => logitsHash)).toEqual(first.hashes);
+    expect(generation.reuse).toMatchObject({ reusedTokens: 4, cause: 'damaged' });
+    expect(later.engine.stats().cache?.loadMisses).toEqual({ corrupt: 1 });
+    expect(later.narrator.events.map(({ name }) => name)).toContain('cold-block-missed');
+  });
+
+  it('never reaches a request when the store itself fails', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    await generate(fixture, { promptIds: promptOf(14), maxTokens: 4 });
+    await commitTurn(fixture, ada, promptOf(14));
+    await fixture.engine.agentMemory?.flush();
+    await fixture.blocks.close();
+    const later = createCacheFixture({ cold: fixture });
+    later.engine.agentMemory?.adopt(await fixture.agents.read(ada));
+    expect(await generate(later, { promptIds: promptOf(18), maxTokens: 1 })).toMatchObject({ reused: 0, prefilled: 18 });
+    expect(later.narrator.events.map(({ name }) => name)).toEqual(
+      expect.arrayContaining(['cold-lookup-failed', 'cold-read-failed']),
+    );
+  });
+
+  it('makes room on a full disk at the cost of who was away longest', async () => {
+    const store = new FakeBlockStore({ keptBytes: 500 });
+    const fixture = createCacheFixture({ cold: { blocks: store, agents: new FakeAgentArchive(store) } });
+    const agents: string[] = [];
+    for (let seed = 1; seed <= 6; seed++) {
+      const agentId = await createAgent(fixture, `agent-${seed}`);
+      agents.push(agentId);
+      await generate(fixture, { promptIds: promptOf(12, seed), maxTokens: 1 });
+      await commitTurn(fixture, agentId, promptOf(12, seed));
+      await fixture.engine.agentMemory?.flush();
+    }
+    const coldTokens = agents.map((agentId) => fixture.engine.agentMemory?.tiersOf(agentId).cold.tokens);
+    expect(coldTokens.at(-1)).toBe(12);
+    expect(coldTokens[0]).toBeLessThan(12);
+    expect((await store.usage()).bytes).toBeLessThanOrEqual(500);
+  });
+});
+
+describe('agent memory', () => {
+  it('hands an agent’s blocks out and takes them in elsewhere', async () => {
+    const fixture = createCacheFixture();
+    const ada = { agentId: await createAgent(fixture, 'ada'), tenant: 'default' };
+    const first = await generate(fixture, { promptIds: promptOf(14), maxTokens: 3 });
+    const blocks = [];
+    for await (const block of fixture.engine.agentMemory?.readBlocks(ada, promptOf(14)) ?? []) blocks.push(block);
+    expect(blocks.map(({ tokenIds }) => tokenIds.length)).toEqual([4, 4, 4]);
+    const other = createCacheFixture();
+    const bob = { agentId: await createAgent(other, 'bob', 'theirs'), tenant: 'theirs' };
+    await other.agents.commit(bob.agentId, { kind: 'turn', startTokens: 0, tokenIds: promptOf(14), segments: '[]', atMs: 1 });
+    for (const block of blocks) expect(await other.engine.agentMemory?.writeBlock(bob, block)).toBe(true);
+    const wrong = { ...blocks[0], startToken: 400 } as (typeof blocks)[number];
+    expect(await other.engine.agentMemory?.writeBlock(bob, wrong)).toBe(false);
+    await other.engine.agentMemory?.flush();
+    const resumed = await generate(other, { promptIds: promptOf(14), maxTokens: 3, tenant: 'theirs' });
+    expect([resumed.reused, resumed.hashes]).toEqual([12, first.hashes]);
+  });
+
+  it('waits for what is to be saved only as long as it is told', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    await generate(fixture, { promptIds: promptOf(14), maxTokens: 3 });
+    await commitTurn(fixture, ada, promptOf(14));
+    const controller = new AbortController();
+    controller.abort();
+    await expect(fixture.engine.agentMemory?.flush(controller.signal)).rejects.toMatchObject({ code: 'aborted' });
+    await fixture.engine.agentMemory?.flush(new AbortController().signal);
+    expect(fixture.engine.agentMemory?.tiersOf(ada).cold.tokens).toBe(12);
+  });
+
+  it('knows its own from another model’s', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    await generate(fixture, { promptIds: promptOf(14), maxTokens: 3 });
+    await commitTurn(fixture, ada, promptOf(14));
+    await fixture.engine.agentMemory?.flush();
+    const later = createCacheFixture({ cold: fixture, cache: { identity: { ...IDENTITY, numericsId: 'fake-2' } } });
+    later.engine.agentMemory?.adopt(await fixture.agents.read(ada));
+    const generation = later.engine.submit(request({ promptIds: promptOf(14) }));
+    void generation.collect();
+    await run(later);
+    expect(generation.reuse).toMatchObject({ reusedTokens: 0, cause: 'other-identity' });
   });
 });
