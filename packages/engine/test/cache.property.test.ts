@@ -206,6 +206,8 @@ describe('agents over any history', () => {
           };
           for (const { run: act } of commands) await act(model);
           await finishAll(model);
+          await model.fixture.engine.agentMemory?.flush();
+          expect(model.fixture.narrator.events.filter(({ name }) => name === 'cold-save-failed')).toEqual([]);
           const { cache, blocks } = model.fixture.engine.stats();
           reused += (cache?.reusedTokens.hot ?? 0) + (cache?.reusedTokens.warm ?? 0) + (cache?.reusedTokens.cold ?? 0);
           restored += (cache?.reusedTokens.warm ?? 0) + (cache?.reusedTokens.cold ?? 0);

@@ -146,7 +146,10 @@ describe('eviction', () => {
   it('spares pinned tokens and an agent’s first blocks while anything else can go', async () => {
     const fixture = createCacheFixture({ ...small, cache: { minBlocksPerAgent: 1 } });
     const [ada, bob] = [await createAgent(fixture, 'ada'), await createAgent(fixture, 'bob')];
-    for (const [agentId, seed] of [[ada, 1], [bob, 2]] as const) {
+    for (const [agentId, seed] of [
+      [ada, 1],
+      [bob, 2],
+    ] as const) {
       await generate(fixture, { promptIds: promptOf(11, seed), maxTokens: 1 });
       await commitTurn(fixture, agentId, promptOf(11, seed));
     }
@@ -231,7 +234,10 @@ describe('what fails', () => {
     await fixture.blocks.close();
     const later = createCacheFixture({ cold: fixture });
     later.engine.agentMemory?.adopt(await fixture.agents.read(ada));
-    expect(await generate(later, { promptIds: promptOf(18), maxTokens: 1 })).toMatchObject({ reused: 0, prefilled: 18 });
+    expect(await generate(later, { promptIds: promptOf(18), maxTokens: 1 })).toMatchObject({
+      reused: 0,
+      prefilled: 18,
+    });
     expect(later.narrator.events.map(({ name }) => name)).toEqual(
       expect.arrayContaining(['cold-lookup-failed', 'cold-read-failed']),
     );
@@ -256,6 +262,29 @@ describe('what fails', () => {
 });
 
 describe('agent memory', () => {
+  it('saves on after a rewind that came while references were being noted', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    await generate(fixture, { promptIds: promptOf(14), maxTokens: 1 });
+    await commitTurn(fixture, ada, promptOf(14));
+    await fixture.engine.agentMemory?.flush();
+    // The memory is not told of this one before it saves again.
+    await fixture.agents.commit(ada, { kind: 'rewind', numTokens: 5, atMs: 2 });
+    const added = joined(promptOf(14), [3, 3, 3]);
+    await fixture.agents.commit(ada, {
+      kind: 'turn',
+      startTokens: 5,
+      tokenIds: added.slice(5),
+      segments: '[]',
+      atMs: 3,
+    });
+    await generate(fixture, { promptIds: added, maxTokens: 1 });
+    fixture.engine.agentMemory?.follow({ agentId: ada, tenant: 'default' }, added);
+    await fixture.engine.agentMemory?.flush();
+    expect((await fixture.agents.read(ada)).blocks[0]?.map(({ numTokens }) => numTokens)).toEqual([4, 4, 4, 4, 1]);
+    expect(fixture.engine.agentMemory?.tiersOf(ada).cold.tokens).toBe(17);
+  });
+
   it('hands an agent’s blocks out and takes them in elsewhere', async () => {
     const fixture = createCacheFixture();
     const ada = { agentId: await createAgent(fixture, 'ada'), tenant: 'default' };
@@ -265,7 +294,13 @@ describe('agent memory', () => {
     expect(blocks.map(({ tokenIds }) => tokenIds.length)).toEqual([4, 4, 4]);
     const other = createCacheFixture();
     const bob = { agentId: await createAgent(other, 'bob', 'theirs'), tenant: 'theirs' };
-    await other.agents.commit(bob.agentId, { kind: 'turn', startTokens: 0, tokenIds: promptOf(14), segments: '[]', atMs: 1 });
+    await other.agents.commit(bob.agentId, {
+      kind: 'turn',
+      startTokens: 0,
+      tokenIds: promptOf(14),
+      segments: '[]',
+      atMs: 1,
+    });
     for (const block of blocks) expect(await other.engine.agentMemory?.writeBlock(bob, block)).toBe(true);
     const wrong = { ...blocks[0], startToken: 400 } as (typeof blocks)[number];
     expect(await other.engine.agentMemory?.writeBlock(bob, wrong)).toBe(false);

@@ -113,6 +113,22 @@ export class ColdSaver {
         hash: this.#tiers.hashes.of(node),
       }),
     );
+    try {
+      await this.#noteReferences(trail, nodes, references);
+    } catch (error) {
+      if (!isKvasirError(error) || error.code !== 'invalid-argument') throw error;
+      // A rewind came in between: what the manifest says now is what counts.
+      trail.noted = (await this.#archive.read(trail.agentId)).blocks[0] ?? [];
+      trail.notedNodes = [];
+      await this.#noteReferences(trail, nodes, references);
+    }
+  }
+
+  async #noteReferences(
+    trail: AgentTrail,
+    nodes: readonly PrefixNode[],
+    references: readonly BlockReference[],
+  ): Promise<void> {
     const before = trail.noted;
     let keep = 0;
     while (keep < references.length && before[keep]?.hash === references[keep]?.hash) keep++;

@@ -69,6 +69,12 @@ export class EngineAgentMemory implements AgentMemory {
 
   follow(agent: AgentOfTenant, tokenIds: Int32Array): void {
     const trail = this.#trail(agent);
+    // A rewind took references that reach beyond it out of the manifest.
+    const firstCut = trail.notedNodes.findIndex((node) => !standsIn(node, tokenIds));
+    if (firstCut >= 0) {
+      trail.noted = trail.noted.slice(0, firstCut);
+      trail.notedNodes = trail.notedNodes.slice(0, firstCut);
+    }
     this.#assign(trail, this.#tiers.trie.cover(agent.tenant, tokenIds));
     this.#saver?.enqueue(trail);
   }
@@ -211,4 +217,11 @@ export class EngineAgentMemory implements AgentMemory {
     node.numPins += change;
     this.#tiers.hot.settle(node);
   }
+}
+
+/** Whether these tokens have the node's at its place. */
+function standsIn(node: PrefixNode, tokenIds: Int32Array): boolean {
+  return (
+    node.endToken <= tokenIds.length && node.tokenIds.every((id, index) => tokenIds[node.startToken + index] === id)
+  );
 }

@@ -30,7 +30,9 @@ describe('PrefixTrie', () => {
         const longest = Math.max(0, ...known.map((tokens) => agreeing(tokens, prompt)));
         expect(match.numTokens).toBe(longest);
         expect(match.nodes.length * BLOCK + match.tailTokens).toBe(longest);
-        const found = [...match.nodes, ...(match.tail === null ? [] : [match.tail])].flatMap((node) => [...node.tokenIds]);
+        const found = [...match.nodes, ...(match.tail === null ? [] : [match.tail])].flatMap((node) => [
+          ...node.tokenIds,
+        ]);
         expect(found.slice(0, longest)).toEqual(prompt.slice(0, longest));
       }),
       { numRuns: 2_000 },
@@ -47,10 +49,15 @@ describe('PrefixTrie', () => {
         expect(covered).toEqual(whole.slice(0, covered.length));
         // What a node of its own stands for: a known text's first tokens up to a block's end or its own.
         const ends = known.flatMap((tokens) => [
-          ...Array.from({ length: Math.floor(tokens.length / BLOCK) }, (_, index) => tokens.slice(0, (index + 1) * BLOCK)),
+          ...Array.from({ length: Math.floor(tokens.length / BLOCK) }, (_, index) =>
+            tokens.slice(0, (index + 1) * BLOCK),
+          ),
           tokens,
         ]);
-        const longest = Math.max(0, ...ends.filter((end) => agreeing(end, whole) === end.length).map((end) => end.length));
+        const longest = Math.max(
+          0,
+          ...ends.filter((end) => agreeing(end, whole) === end.length).map((end) => end.length),
+        );
         expect(covered.length).toBe(longest);
       }),
       { numRuns: 2_000 },
