@@ -7,6 +7,7 @@ import {
   type Clock,
   KvasirError,
   type MemoryBlock,
+  type MemoryBlockListing,
   type Narrator,
 } from '@kvasir/domain';
 import type { AgentCacheStore } from './agent-cache-store.ts';
@@ -131,6 +132,18 @@ export class EngineAgentMemory implements AgentMemory {
       warm: holding((node) => node.warm !== null),
       cold: holding((node) => node.isCold),
     };
+  }
+
+  listBlocks(agent: AgentOfTenant, tokenIds: Int32Array): readonly MemoryBlockListing[] {
+    const listings: MemoryBlockListing[] = [];
+    for (const node of this.#tiers.trie.cover(agent.tenant, tokenIds)) {
+      if (!this.#tiers.hasKv(node)) break;
+      const hash = this.#tiers.hashes.of(node);
+      for (const [group, shape] of this.#tiers.shapes.entries()) {
+        listings.push({ key: { hash, group }, startToken: node.startToken, numTokens: node.tokenIds.length, shape });
+      }
+    }
+    return listings;
   }
 
   async *readBlocks(
