@@ -17,7 +17,7 @@ export type {
   CommitEntry,
   NoteEntry,
 } from './agents/agent-manifest.ts';
-export type { AgentMemory, MemoryBlock } from './agents/agent-memory.ts';
+export type { AgentMemory, MemoryBlock, MemoryBlockListing } from './agents/agent-memory.ts';
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
 export { BlockPool } from './blocks/block-pool.ts';

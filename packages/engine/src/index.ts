@@ -1,2 +1,10 @@
+export { AbsentAgentMemory } from './agents/absent-agent-memory.ts';
+export { AgentService } from './agents/agent-service.ts';
+export type { AgentServiceParts } from './agents/agent-service.ts';
+export type { Checksum } from './agents/portable-format.ts';
+export { TextIndex } from './agents/text-index.ts';
+export type { TextIndexUsage, TextMark, TextMatch, TextRecord } from './agents/text-index.ts';
+export { readTurnTexts, writeTurnText } from './agents/turn-text.ts';
+export type { AgentText, TurnText } from './agents/turn-text.ts';
 export { BatchEngine } from './batch-engine.ts';
 export type { BatchEngineOptions, BatchEnginePorts, EngineSettings } from './engine-options.ts';

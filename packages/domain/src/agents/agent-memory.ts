@@ -34,6 +34,15 @@ export interface AgentMemory {
 
   tiersOf(agentId: string): AgentTiers;
 
+  /**
+   * The blocks `readBlocks` would give now, without their payloads: an export writes their sizes before their bytes.
+   * Nothing is read or moved; O(blocks).
+   */
+  listBlocks(
+    agent: { readonly agentId: string; readonly tenant: string },
+    tokenIds: Int32Array,
+  ): readonly MemoryBlockListing[];
+
   /** The agent's KV, block by block in order, from whichever tier has it; ends at the first block nobody has. */
   readBlocks(
     agent: { readonly agentId: string; readonly tenant: string },
@@ -41,11 +50,21 @@ export interface AgentMemory {
     signal?: CancellationSignal,
   ): AsyncIterable<MemoryBlock>;
 
-  /** Puts an imported block behind those already there. @returns whether it was taken */
+  /**
+   * Puts an imported block behind those already there. Its key is the exporter's: the hash chains the tenant and the
+   * numerics, so the memory works out its own from the tokens. @returns whether it was taken
+   */
   writeBlock(agent: { readonly agentId: string; readonly tenant: string }, block: MemoryBlock): Promise<boolean>;
 
   /** Waits until everything that `follow` queued is saved. Rejects with `aborted` when the signal comes first. */
   flush(signal?: CancellationSignal): Promise<void>;
+}
+
+export interface MemoryBlockListing {
+  readonly key: BlockKey;
+  readonly startToken: number;
+  readonly numTokens: number;
+  readonly shape: PayloadShape;
 }
 
 /** One block's KV in the canonical layout. */
