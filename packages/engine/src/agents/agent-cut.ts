@@ -3,13 +3,15 @@ import { type AgentCut, type AgentManifest, type AgentTurn, KvasirError } from '
 /** Tokens a cut leaves. @throws KvasirError `invalid-argument` beyond the agent's tokens or turns */
 export function tokensOfCut(manifest: AgentManifest, cut: AgentCut): number {
   const [what, value, most] =
-    'turns' in cut
-      ? ['turns', cut.turns, manifest.turns.length]
-      : ['tokens', cut.tokens, manifest.tokenIds.length];
+    'turns' in cut ? ['turns', cut.turns, manifest.turns.length] : ['tokens', cut.tokens, manifest.tokenIds.length];
   if (!Number.isSafeInteger(value) || value < 0 || value > most) {
-    throw new KvasirError('invalid-argument', `${what}: expected an integer from 0 to the agent's ${most}, found ${value}`, {
-      facts: { param: what },
-    });
+    throw new KvasirError(
+      'invalid-argument',
+      `${what}: expected an integer from 0 to the agent's ${most}, found ${value}`,
+      {
+        facts: { param: what },
+      },
+    );
   }
   if ('tokens' in cut) return value;
   return value === 0 ? 0 : (manifest.turns[value - 1] as AgentTurn).endTokens;

@@ -6,7 +6,8 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$/;
 export function checkAgentName({ tenant, name }: AgentName): void {
   for (const [what, text] of Object.entries({ tenant, name })) {
     if (typeof text === 'string' && NAME.test(text)) continue;
-    const found = typeof text === 'string' && text.length <= 128 ? JSON.stringify(text) : `${String(text).length} characters`;
+    const found =
+      typeof text === 'string' && text.length <= 128 ? JSON.stringify(text) : `${String(text).length} characters`;
     throw new KvasirError(
       'invalid-argument',
       `agent ${what}: expected 1 to 128 of A-Z a-z 0-9 . _ : @ - with a letter or digit first, found ${found}`,

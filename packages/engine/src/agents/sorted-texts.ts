@@ -42,7 +42,8 @@ const CHUNK = 1024;
 export function commonText(a: string, b: string): number {
   const shorter = Math.min(a.length, b.length);
   let length = 0;
-  while (length + CHUNK <= shorter && a.slice(length, length + CHUNK) === b.slice(length, length + CHUNK)) length += CHUNK;
+  while (length + CHUNK <= shorter && a.slice(length, length + CHUNK) === b.slice(length, length + CHUNK))
+    length += CHUNK;
   while (length < shorter && a.charCodeAt(length) === b.charCodeAt(length)) length += 1;
   return length;
 }

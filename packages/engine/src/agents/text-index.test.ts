@@ -136,7 +136,12 @@ describe('TextIndex', () => {
 describe('spelled text', () => {
   it('comes back, whatever the text', () => {
     const part = fc.oneof(fc.string({ unit: 'binary' }), fc.constant('\u0000'), fc.constant('\u0000\u0001'));
-    const parts = fc.array(fc.oneof(part.map((text) => ({ text })), fc.nat(300_000).map((id) => ({ id }))));
+    const parts = fc.array(
+      fc.oneof(
+        part.map((text) => ({ text })),
+        fc.nat(300_000).map((id) => ({ id })),
+      ),
+    );
     fc.assert(
       fc.property(parts, (given) => {
         const spelled = given.map((one) => ('id' in one ? spellMark(one.id) : spellText(one.text))).join('');

@@ -245,7 +245,11 @@ function closest(children: readonly Node[], rest: string): { readonly child: Nod
 }
 
 /** The answer's tokens before where `rest` leaves it, where that is at a special token or at its end. */
-function answerPart({ record }: Node, rest: string, common: number): { tokenIds: Int32Array; characters: number } | null {
+function answerPart(
+  { record }: Node,
+  rest: string,
+  common: number,
+): { tokenIds: Int32Array; characters: number } | null {
   const end = wholeMarks(rest, common);
   if (end < record.promptLength || !isMarkAt(rest, end)) return null;
   const { tokens, characters } = tokensBefore(record, end);
