@@ -1,4 +1,5 @@
 import type { AgentManifest } from '@kvasir/domain';
+import { commonPrefix } from './agent-cut.ts';
 import type { TextRecord } from './text-index.ts';
 
 /** A turn from the start of its text: what `TextIndex.add` takes. */
@@ -58,6 +59,12 @@ export function readTurnTexts(manifest: Pick<AgentManifest, 'turns' | 'tokenIds'
     };
   }
   return known;
+}
+
+/** The text of the turns that stay whole when the agent's tokens become `tokenIds`: what `writeTurnText` goes on from. */
+export function textBefore(manifest: Pick<AgentManifest, 'turns' | 'tokenIds'>, tokenIds: Int32Array): AgentText {
+  const common = commonPrefix(manifest.tokenIds, tokenIds);
+  return readTurnTexts({ ...manifest, turns: manifest.turns.filter(({ endTokens }) => endTokens <= common) });
 }
 
 /**
