@@ -47,9 +47,10 @@ export const SETTINGS = {
     schema: z.preprocess(
       toTenantKeys,
       z
-        .record(
-          z.string().regex(TENANT, 'expected tenants of 1 to 128 of A-Z a-z 0-9 . _ : @ -'),
-          z.array(z.string().min(8, 'expected keys of at least 8 characters')).min(1),
+        .record(z.string(), z.array(z.string().min(8, 'expected keys of at least 8 characters')).min(1))
+        .refine(
+          (tenants) => Object.keys(tenants).every((tenant) => TENANT.test(tenant)),
+          'expected tenants of 1 to 128 of A-Z a-z 0-9 . _ : @ -',
         )
         .refine(hasDistinctKeys, 'expected each key once, found one twice')
         .nullable()
