@@ -1,10 +1,12 @@
 // The one composition root: the only file that imports tsyringe and names concrete adapters.
 import 'reflect-metadata';
+import { crc32 } from 'node:zlib';
 import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
 import { createCudaModelLoader, isCudaAvailable } from '@kvasir/adapter-cuda';
+import { openColdTier } from '@kvasir/block-store-fs';
 import { isKvasirError, KvasirError } from '@kvasir/domain';
-import type { ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
-import { BatchEngine } from '@kvasir/engine';
+import type { AgentMemory, CacheIdentity, ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
+import { AgentService, BatchEngine, TextIndex } from '@kvasir/engine';
 import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
 import { createChatTemplate, createTokenizer, type TextTokenizer } from '@kvasir/tokenizer';
 import type { Logger } from 'pino';
@@ -15,7 +17,10 @@ import {
   type InjectionToken,
 } from 'tsyringe';
 import type { Config } from './config.ts';
+import { PromptEncoder } from './generation/prompt-encoder.ts';
 import type { ServedModel } from './generation/served-model.ts';
+import { createAgentMemory } from './loading/agent-memory.ts';
+import { modelFingerprint } from './loading/model-fingerprint.ts';
 import { planPool } from './loading/plan-pool.ts';
 import { modelName, resolveModel } from './loading/resolve-model.ts';
 import { vocabularyDirectory } from './loading/vocabulary-directory.ts';
@@ -50,7 +55,8 @@ export interface Kvasir {
   chatTemplate(): Promise<ChatTemplate | null>;
   /** The first call decides the pool's size. */
   load(needs?: EngineNeeds): Promise<LoadedModel>;
-  serve(): Promise<ServedModel>;
+  /** Opens the agents' directory too, unless told not to or configured without one. */
+  serve(options?: { readonly keepsAgents?: boolean }): Promise<ServedModel>;
   /** Disposes what was made, newest first. Idempotent. */
   dispose(): Promise<void>;
 }
@@ -128,7 +134,10 @@ export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kva
     tokenizer: () => container.resolve(TOKENIZER),
     chatTemplate: () => container.resolve(CHAT_TEMPLATE),
     load,
-    serve: () => assembleServedModel(container, load, config),
+    serve: ({ keepsAgents = true } = {}) => {
+      const memoryDir = keepsAgents ? config.memoryDir : null;
+      return assembleServedModel(container, load, { ...config, memoryDir }, disposers);
+    },
     dispose: () => (disposing ??= disposeAll(pending, disposers)),
   };
 }
@@ -194,6 +203,7 @@ async function assembleServedModel(
   container: DependencyContainer,
   load: () => Promise<LoadedModel>,
   config: Config,
+  disposers: Disposer[],
 ): Promise<ServedModel> {
   const [file, tokenizer, template, loaded] = await Promise.all([
     container.resolve(MODEL_FILE),
@@ -202,6 +212,8 @@ async function assembleServedModel(
     load(),
   ]);
   const { info } = loaded.runner;
+  const { kvDType, memoryDir } = config;
+  const kept = memoryDir === null ? null : await openAgents(container, loaded, { ...config, memoryDir }, disposers);
   return {
     name: modelName(file.path),
     created: Math.floor(Date.now() / 1000),
@@ -211,15 +223,52 @@ async function assembleServedModel(
       vocabularySize: info.vocabularySize,
       backend: info.backend,
       device: info.device,
-      numericsId: `${info.numericsId}/kv-${config.kvDType}`,
-      kvDType: config.kvDType,
+      numericsId: `${info.numericsId}/kv-${kvDType}`,
+      kvDType,
     },
     tokenizer,
     template,
+    prompts: new PromptEncoder(tokenizer, new TextIndex({ maxBytes: config.textIndexBytes })),
     engine: loaded.engine,
-    memory: () => loaded.runner.memory(),
+    agents: kept?.agents ?? null,
     stopIds: [...new Set([...tokenizer.info.stopIds, ...file.generationConfig.eosTokenIds])],
+    memory: () => loaded.runner.memory(),
+    countAgents: () => kept?.agents.size ?? 0,
+    flush: async (signal) => kept?.memory.flush(signal),
   };
+}
+
+/** Of the canonical payload; counts up when its meaning changes. */
+const LAYOUT_VERSION = '1';
+
+/** Agents that outlive the process, in `memoryDir`. Given up before the engine, whose blocks they are saved from. */
+async function openAgents(
+  container: DependencyContainer,
+  { engine, runner }: LoadedModel,
+  config: Config & { readonly memoryDir: string },
+  disposers: Disposer[],
+): Promise<{ readonly agents: AgentService; readonly memory: AgentMemory }> {
+  const narrator = container.resolve(NARRATOR);
+  const identity: CacheIdentity = {
+    modelFingerprint: await modelFingerprint(await container.resolve(MODEL_FILE), config.cacheDir),
+    kvDType: config.kvDType,
+    layoutVersion: LAYOUT_VERSION,
+    numericsId: runner.info.numericsId,
+  };
+  const tier = await openColdTier({
+    directory: config.memoryDir,
+    keptBytes: config.coldBytes,
+    writtenBytes: config.coldWriteBytes,
+    narrator,
+  });
+  disposers.push(() => tier.close());
+  const { agents: archive, blocks } = tier;
+  const memory = createAgentMemory({ identity, engine, runner, blocks, archive, narrator });
+  const { vocabularySize } = runner.info;
+  const now = () => Date.now();
+  const agents = await AgentService.open({ archive, memory, narrator, now, checksum: crc32, vocabularySize });
+  disposers.push(() => agents.close());
+  return { agents, memory };
 }
 
 /** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */

@@ -9,7 +9,7 @@ type SharedRequest = Omit<ChatRequest, 'messages' | 'logprobs'> | Omit<Completio
 export function toPlan(
   request: SharedRequest,
   logprobs: number | null,
-): Omit<GenerationPlan, 'prompts' | 'numChoices' | 'maxTokens' | 'continues'> {
+): Omit<GenerationPlan, 'prompts' | 'numChoices' | 'maxTokens' | 'continues' | 'tenant' | 'turn'> {
   const stop = request.stop ?? [];
   return {
     sampling: {

@@ -143,7 +143,8 @@ function start(args: readonly string[], environment: Record<string, string> = {}
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('KVASIR_'));
   return spawn(process.execPath, [MAIN, ...args], {
     cwd: tmpdir(),
-    env: { ...Object.fromEntries(inherited), ...environment },
+    // Nothing of these tests belongs among a user's agents.
+    env: { ...Object.fromEntries(inherited), KVASIR_MEMORY_DIR: 'none', ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
 }
