@@ -22,7 +22,7 @@ const REASONING = CHATML.replace('m.content', "m.content.split('</think>')[-1]")
 const THINKS = REASONING.replace('assistant\n{%', 'assistant\n<think>\n{%');
 const TOOLS =
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.tool_calls %}" +
-  "{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}" +
+  '{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}' +
   '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}';
 const PLAIN =
   "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
@@ -103,7 +103,20 @@ interface Turn {
 }
 
 function turnsWith(specials: readonly string[]): fc.Arbitrary<Turn[]> {
-  const words = ['hello', ' the', ' cat', 'naïve', '日本', '🙂', '\n', '  ', ' there.', '\u0000', '</think>', '<think>'];
+  const words = [
+    'hello',
+    ' the',
+    ' cat',
+    'naïve',
+    '日本',
+    '🙂',
+    '\n',
+    '  ',
+    ' there.',
+    '\u0000',
+    '</think>',
+    '<think>',
+  ];
   const text = fc
     .array(fc.constantFrom(...words, ...specials.slice(0, 6), '<|im_', 'end|>'), { minLength: 1, maxLength: 7 })
     .map((parts) => parts.join(''));
@@ -119,7 +132,10 @@ function turnsWith(specials: readonly string[]): fc.Arbitrary<Turn[]> {
 }
 
 /** Lives through a conversation sent whole every time, and judges what each prompt was encoded to. */
-async function converse({ tokenizer, render }: Opened, turns: readonly Turn[]): Promise<{ kept: number; left: number }> {
+async function converse(
+  { tokenizer, render }: Opened,
+  turns: readonly Turn[],
+): Promise<{ kept: number; left: number }> {
   const encoder = new PromptEncoder(tokenizer, new TextIndex({ maxBytes: 1 << 20 }));
   const messages: ChatMessage[] = [];
   let agent = EMPTY;
@@ -230,9 +246,7 @@ describe('prompts of later turns', () => {
     const question = { role: 'user', content: 'what time is it?' };
     const first = await encoder.encode(await render([question]), request);
     const said = '<tool_call>\n{"name":"now",   "arguments":{"zone":"UTC"}}\n</tool_call>';
-    const ids = Array.from(
-      (await tokenizer.encode(said, { special: true, addBosEos: false })) as ArrayLike<number>,
-    );
+    const ids = Array.from((await tokenizer.encode(said, { special: true, addBosEos: false })) as ArrayLike<number>);
     const turn = encoder.toTurn(first, spellAnswer(tokenizer, ids, null, false), ids);
     encoder.remember(TENANT, turn as NonNullable<typeof turn>);
     const call = { id: 'c', type: 'function', function: { name: 'now', arguments: { zone: 'UTC' } } };

@@ -80,7 +80,6 @@ export class ScriptedEngine implements GenerationEngine {
 export class ScriptedGeneration implements Generation {
   readonly id: number;
   readonly finished: Promise<GenerationFinish>;
-  readonly reuse = null;
   endedBy: 'script' | 'abort' | 'finish' | null = null;
   readonly #request: GenerationRequest;
   readonly #script: Script;

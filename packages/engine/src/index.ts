@@ -1,4 +1,3 @@
-export { AbsentAgentMemory } from './agents/absent-agent-memory.ts';
 export { AgentService } from './agents/agent-service.ts';
 export type { AgentServiceParts } from './agents/agent-service.ts';
 export type { Checksum } from './agents/portable-format.ts';

@@ -62,7 +62,10 @@ export async function chatCompletions(
   };
   const report = (): CacheReport => {
     const [first] = stream.choices as [TextChoice];
-    const reported = messages.map(({ role, content }) => ({ role, text: typeof content === 'string' ? content : null }));
+    const reported = messages.map(({ role, content }) => ({
+      role,
+      text: typeof content === 'string' ? content : null,
+    }));
     return toCacheReport(first.generation, prompt, reported, model.tokenizer);
   };
   if (request.stream === true) {
@@ -109,13 +112,7 @@ class ChatEvents implements EventWriter {
   readonly #report: () => CacheReport;
   #isReported = false;
 
-  constructor(
-    model: ServedModel,
-    stream: ChoiceStream,
-    request: ChatRequest,
-    head: Head,
-    report: () => CacheReport,
-  ) {
+  constructor(model: ServedModel, stream: ChoiceStream, request: ChatRequest, head: Head, report: () => CacheReport) {
     this.#report = report;
     this.#model = model;
     this.#stream = stream;

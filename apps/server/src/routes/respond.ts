@@ -35,7 +35,9 @@ export async function respondWithEvents(
     count();
     throw error;
   }
-  const isKnown = stream.choices.every(({ generation }) => generation.reuse !== null || generation.stats.outputTokens > 0);
+  const isKnown = stream.choices.every(
+    ({ generation }) => generation.reuse !== null || generation.stats.outputTokens > 0,
+  );
   if (isKnown) context.header('x-kvasir-cache', cacheHeader());
   const response = toSseResponse(stream, writer, count);
   for (const [name, value] of context.res.headers) response.headers.set(name, value);

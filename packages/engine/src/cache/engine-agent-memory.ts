@@ -197,6 +197,11 @@ export class EngineAgentMemory implements AgentMemory {
     }
   }
 
+  /** Saves nothing more; resolves when what was being written is. */
+  async stop(): Promise<void> {
+    await this.#saver?.stop();
+  }
+
   #trail({ agentId, tenant }: AgentOfTenant): AgentTrail {
     let trail = this.#trails.get(agentId);
     if (trail === undefined) {

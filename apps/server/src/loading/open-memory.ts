@@ -1,0 +1,70 @@
+import { createHash } from 'node:crypto';
+import type { AgentArchive, BlockStore, CacheIdentity, Narrator, RunnerInfo } from '@kvasir/domain';
+import type { CacheOptions } from '@kvasir/engine';
+import type { ModelFile } from '@kvasir/models';
+import type { Config } from '../config.ts';
+import { modelFingerprint } from './model-fingerprint.ts';
+
+/** Of the canonical payload; counts up when its meaning changes. */
+const LAYOUT_VERSION = '1';
+/** Of the host memory that is free, where the pool lies elsewhere. */
+const WARM_SHARE = 0.25;
+const MOST_WARM_BYTES = 16 * 2 ** 30;
+
+/** Opens the files of the cold tier; which ones is the composition root's choice. */
+export type OpenColdTier = (options: {
+  readonly directory: string;
+  readonly keptBytes: number;
+  readonly writtenBytes: number;
+  readonly narrator: Narrator;
+}) => Promise<{ readonly blocks: BlockStore; readonly agents: AgentArchive; close(): Promise<void> }>;
+
+/** What an engine keeps KV with, and whose it is. */
+export interface OpenMemory {
+  readonly cache: CacheOptions;
+  /** null: nothing outlives the process. */
+  readonly archive: AgentArchive | null;
+  close(): Promise<void>;
+}
+
+/**
+ * The tiers below the pool. Without a `memoryDir` prefixes are kept while the process lives, and there are no agents.
+ * @throws KvasirError `cache-locked`, `disk-full`, `disk-unwritable`
+ */
+export async function openMemory(
+  file: ModelFile,
+  info: RunnerInfo,
+  config: Config,
+  narrator: Narrator,
+  openColdTier: OpenColdTier,
+): Promise<OpenMemory> {
+  const { memoryDir, cacheDir, restore, minBlocksPerAgent } = config;
+  const identity: CacheIdentity = {
+    modelFingerprint: memoryDir === null ? 'this process' : await modelFingerprint(file, cacheDir),
+    kvDType: config.kvDType,
+    layoutVersion: LAYOUT_VERSION,
+    numericsId: info.numericsId,
+  };
+  const shared = {
+    identity,
+    sha256: (text: string, bytes: Uint8Array) => createHash('sha256').update(text).update(bytes).digest('hex'),
+    warmBytes: config.warmBytes ?? defaultWarmBytes(info.backend),
+    restore,
+    minBlocksPerAgent,
+  };
+  if (memoryDir === null) return { cache: shared, archive: null, close: async () => {} };
+  const tier = await openColdTier({
+    directory: memoryDir,
+    keptBytes: config.coldBytes,
+    writtenBytes: config.coldWriteBytes,
+    narrator,
+  });
+  const { agents, blocks } = tier;
+  return { cache: { ...shared, cold: { blocks, agents } }, archive: agents, close: () => tier.close() };
+}
+
+/** Where the pool is host memory itself a second copy there would gain nothing. */
+function defaultWarmBytes(backend: string): number {
+  if (backend === 'cpu') return 0;
+  return Math.min(MOST_WARM_BYTES, Math.floor(process.availableMemory() * WARM_SHARE));
+}
