@@ -211,7 +211,7 @@ async function assembleServedModel(
       vocabularySize: info.vocabularySize,
       backend: info.backend,
       device: info.device,
-      numericsId: `${info.numericsId}/kv-${config.kvDType}`,
+      numericsId: info.numericsId,
       kvDType: config.kvDType,
     },
     tokenizer,

@@ -11,6 +11,7 @@ struct ItemRows {
   const AttentionPlan& plan;
   const AttentionItem& item;
   const AttentionLayer& layer;
+  KvRotation rotation;
   std::uint32_t group_size;
   std::uint32_t count;
 
@@ -70,7 +71,11 @@ void finish_row(const KernelTable& kernels, const ItemRows& rows, std::uint32_t 
     kernels.attention_merge(
         {state.maxima, state.sums, state.outputs, rows.layer.sinks[rows.head(row)], 1.0f, nullptr, head_dim});
   }
-  kernels.attention_finish(state.outputs, *state.sums, head_dim, rows.layer.outputs + rows.offset(row));
+  float* output = rows.layer.outputs + rows.offset(row);
+  kernels.attention_finish(state.outputs, *state.sums, head_dim, output);
+  if (rows.rotation.block != 0) {
+    kernels.rotate(output, head_dim, static_cast<std::int32_t>(rows.rotation.block), rows.rotation.read_factor);
+  }
 }
 
 // Merges the blocks of a split in ascending order and writes the rows' outputs.
@@ -101,19 +106,20 @@ std::uint64_t attention_state_floats(std::uint32_t head_dim) {
 std::uint64_t attention_scratch_floats(std::uint32_t head_dim, std::uint32_t max_group_size) {
   const std::uint64_t rows = std::max(kItemRows, max_group_size) + std::uint64_t{kAttentionRows};
   return rows * (2 + static_cast<std::uint64_t>(attention_output_stride(head_dim))) + 64 +
-         std::uint64_t{kAttentionRows} * kAttentionBlockTokens;
+         std::uint64_t{kAttentionScoreFloats};
 }
 
 void run_attention_item(const KernelTable& kernels, const KvPool& pool, AttentionPlan& plan, const AttentionItem& item,
                         const AttentionLayer& layer, float* shared_states, float* scratch) {
   const AttentionGeometry& geometry = plan.geometry;
   const std::uint32_t group_size = geometry.n_heads / geometry.n_kv_heads;
-  const ItemRows rows{plan, item, layer, group_size, (item.query_end - item.query_begin) * group_size};
+  const ItemRows rows{plan, item, layer, pool.rotation(layer.layer), group_size,
+                       (item.query_end - item.query_begin) * group_size};
   const auto head_dim = static_cast<std::int32_t>(geometry.head_dim);
   const auto stride = static_cast<std::uint64_t>(attention_output_stride(head_dim));
   const std::uint64_t state_floats = attention_state_floats(geometry.head_dim);
   float* scores = scratch;
-  float* next = scratch + std::uint64_t{kAttentionRows} * kAttentionBlockTokens;
+  float* next = scratch + kAttentionScoreFloats;
   const States running = carve(next, rows.count, stride);
   const States block_states = carve(next, kAttentionRows, stride);
   AttentionSplit* split = item.split < 0 ? nullptr : &plan.splits[static_cast<std::size_t>(item.split)];
