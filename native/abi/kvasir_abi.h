@@ -74,7 +74,7 @@ typedef enum kv_dtype {
   KV_Q6_K = 10,
   KV_MXFP4 = 11,
   KV_Q8 = 12, /* KV pool only: signed 8-bit, one f16 scale per min(64, D) values of one head and token */
-  KV_Q4 = 13  /* KV pool only: 4-bit, rotated, f16 scale and minimum per min(64, D) values of one head and token */
+  KV_Q4 = 13  /* KV pool only: 4-bit, f16 scale and minimum per min(64, D) values of one head and token */
 } kv_dtype;
 
 /* What a tensor is for. (layer, role) is unique; layer is -1 for the model's own tensors. */
@@ -331,10 +331,9 @@ KV_API kv_status kv_runner_submit(kv_runner* runner, const kv_batch* batch, kv_s
  * g = min(64, D) values:
  *   KV_Q8  D signed 8-bit codes, D/g f16 scales: value = scale * code
  *   KV_Q4  D/2 bytes, D/g f16 scales, D/g f16 minima: value = minimum + scale * code; byte i of a group holds code i in
- *          its low four bits and code i + g/2 in the high ones. The values are those of a vector that was multiplied by
- *          the Walsh-Hadamard matrix in each run of b values, b the largest power of two that divides g, and by
- *          2^-floor(log2(b)/2).
- * Its size: */
+ *          its low four bits and code i + g/2 in the high ones
+ * K of both is stored after each run of b values, b the largest power of two that divides g, was multiplied by the
+ * Walsh-Hadamard matrix and by 2^-floor(log2(b)/2). Its size: */
 KV_API kv_status kv_runner_block_bytes(kv_runner* runner, uint32_t group, uint64_t* bytes, kv_error* error);
 
 /* Copies the first n_tokens[i] slots of block sources[i] to destinations[i]. */

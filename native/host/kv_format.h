@@ -6,8 +6,8 @@
 //   Q4               D / 2 bytes, then one f16 scale and one f16 minimum      value = minimum + scale * code
 //                    a group (all scales, then all minima)
 // Groups are kKvGroupValues consecutive values, or the whole head where it is smaller. In a Q4 group of g values byte i
-// holds value i in its low four bits and value i + g/2 in the high ones. Q4 stores K and V after a rotation within each
-// group (see KvRotation): its record is of the rotated vector.
+// holds value i in its low four bits and value i + g/2 in the high ones. Q8 and Q4 hold K after a rotation within each
+// group (see KvRotation): its record is of the rotated vector. V is held as it is.
 #pragma once
 
 #include <cstdint>
@@ -40,23 +40,22 @@ inline std::uint32_t kv_record_bytes(kv_dtype dtype, std::uint32_t head_dim) {
   return head_dim * (dtype == KV_F32 ? 4 : 2);
 }
 
-// The rotation of a dtype: a Walsh-Hadamard transform H of each run of `block` values, which spreads a channel that is
-// always large over all codes of its group. With stored = stored_factor * H and read = read_factor * H, read * stored is
-// the identity, and both factors are powers of two: scores are taken between stored keys and rotated queries, and what
-// attention makes of stored values is rotated back once.
+// The rotation of keys: a Walsh-Hadamard transform H of each run of `block` values, which spreads a channel that is
+// always large over all codes of its group. Keys are multiplied by key_factor * H and queries by query_factor * H, whose
+// product is the identity, so that no score changes but by rounding; both factors are powers of two.
 struct KvRotation {
   std::uint32_t block;  // a power of two that divides a group; 0: none
-  float stored_factor;  // K and V before they are rounded
-  float read_factor;    // queries, and the attention's output
+  float key_factor;
+  float query_factor;
 };
 
 inline KvRotation kv_rotation(kv_dtype dtype, std::uint32_t head_dim) {
-  if (dtype != KV_Q4) return {0, 1.0f, 1.0f};
+  if (!is_quantized_kv(dtype)) return {0, 1.0f, 1.0f};
   const std::uint32_t group = kv_group_values(head_dim);
   KvRotation rotation{1, 1.0f, 1.0f};
-  for (bool stored = false; group % (2 * rotation.block) == 0; stored = !stored) {
+  for (bool key = false; group % (2 * rotation.block) == 0; key = !key) {
     rotation.block *= 2;
-    (stored ? rotation.stored_factor : rotation.read_factor) *= 0.5f;
+    (key ? rotation.key_factor : rotation.query_factor) *= 0.5f;
   }
   return rotation;
 }

@@ -313,17 +313,17 @@ KV_TEST("a token outside the range never shows, one inside does (negative contro
   }
 }
 
-KV_TEST("rotating is the Walsh-Hadamard transform, equal bits on every path, and undone by the factors of its dtype") {
+KV_TEST("rotating is the Walsh-Hadamard transform, equal bits on every path, and undone by its factors") {
   for (const std::uint32_t D : {8u, 24u, 64u, 128u, 192u}) {
     const kv::KvRotation rotation = kv::kv_rotation(KV_Q4, D);
     const auto block = static_cast<std::int32_t>(rotation.block);
-    KV_CHECK(rotation.block * rotation.stored_factor * rotation.read_factor == 1.0f);
-    KV_CHECK(kv::kv_group_values(D) % rotation.block == 0 && kv::kv_rotation(KV_Q8, D).block == 0);
+    KV_CHECK(static_cast<float>(rotation.block) * rotation.key_factor * rotation.query_factor == 1.0f);
+    KV_CHECK(kv::kv_group_values(D) % rotation.block == 0 && kv::kv_rotation(KV_F16, D).block == 0);
     const std::vector<float> x = random_floats(static_cast<int>(D), 9);
     std::vector<float> first;
     for (const auto* path : kernel_paths()) {
       std::vector<float> y = x;
-      path->rotate(y.data(), static_cast<std::int64_t>(D), block, rotation.stored_factor);
+      path->rotate(y.data(), static_cast<std::int64_t>(D), block, rotation.key_factor);
       if (first.empty()) first = y;
       KV_CHECK(first == y);
       for (std::uint32_t i = 0; i < D; ++i) {
@@ -331,9 +331,9 @@ KV_TEST("rotating is the Walsh-Hadamard transform, equal bits on every path, and
         for (std::uint32_t j = i / rotation.block * rotation.block; j < (i / rotation.block + 1) * rotation.block; ++j) {
           sum += (__builtin_popcount(i % rotation.block & j % rotation.block) % 2 == 0 ? 1.0 : -1.0) * static_cast<double>(x[j]);
         }
-        KV_CHECK(std::fabs(sum * static_cast<double>(rotation.stored_factor) - static_cast<double>(y[i])) < 1e-5);
+        KV_CHECK(std::fabs(sum * static_cast<double>(rotation.key_factor) - static_cast<double>(y[i])) < 1e-5);
       }
-      path->rotate(y.data(), static_cast<std::int64_t>(D), block, rotation.read_factor);
+      path->rotate(y.data(), static_cast<std::int64_t>(D), block, rotation.query_factor);
       for (std::uint32_t i = 0; i < D; ++i) KV_CHECK(std::fabs(y[i] - x[i]) < 1e-5f);
     }
   }

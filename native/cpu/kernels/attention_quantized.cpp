@@ -3,7 +3,7 @@
 // A query is rounded once a block, each group to integers of 15 bits, so that its products with codes are exact integers
 // and any order of summing them gives the same bits:
 //   n = round_half_even(q * (16256 / max|q|)), step = max|q| / 16256          0 where max|q| < 2^-100
-//   I(g,t) = sum over d of the group of n(d) * code(d,t)                      by two 8-bit pieces of n = 128 * high + low
+//   I(g,t) = sum over d of the group of n(d) * code(d,t)
 //   Q8: s = fma over g ascending, from 0, of (I * scale(g,t)) * step(g)
 //   Q4: s = the same of fma(I, scale(g,t), N(g) * minimum(g,t)) * step(g)     N = sum of n
 // Softmax as for float pools. Then, with w(t) = p(t) * scale(g,t):
@@ -14,7 +14,7 @@
 #include "cpu/kernels/attention_parts.h"
 #include "cpu/kernels/kv_layout.h"
 #include "cpu/kernels/transformer_path_kernels.h"
-#include "cpu/simd/u8x64.h"
+#include "cpu/simd/wide_dot.h"
 
 namespace kv::cpu::KV_PATH {
 
@@ -45,8 +45,7 @@ constexpr int kValueVectors = 2;
 #endif
 
 struct Query {
-  std::int8_t high[kMaxHeadDim + 16];
-  std::int8_t low[kMaxHeadDim + 16];
+  wide_query<kMaxHeadDim> n;
   float steps[kMaxGroups];
   std::int32_t sums[kMaxGroups];  // of n
 };
@@ -73,22 +72,14 @@ void round_query(const float* q, const KvHeadLayout& layout, Query& out) {
       const int count = layout.group - i < 16 ? layout.group - i : 16;
       // Without a factor the values are not multiplied at all: infinity times 0 is no number.
       const i32x16 n = factor > 0.0f ? to_i32(load_first(x + i, count) * splat(factor)) : splat_i32(0);
-      const i32x16 high = shift_right_arithmetic<7>(n + splat_i32(64));
-      store_i8(out.high + g * layout.group + i, high);
-      store_i8(out.low + g * layout.group + i, n - shift_left<7>(high));
+      put(out.n, g * layout.group + i, n);
       sum = sum + n;
     }
     out.sums[g] = sum_lanes(sum);
   }
 }
 
-u8x64 quad_of(const std::int8_t* at) {
-  std::int32_t word;
-  copy_bytes(&word, at, 4);
-  return quad(word);
-}
-
-// Products of rows row .. row+kRows-1 with 16 * kScoreStrips tokens.
+// Products of rows row .. row+kRows-1 with 16 * kScoreStrips tokens; queries begins with that row's.
 template <bool kFourBits, int kRows, bool kFetch>
 void score_tile(const AttentionBlockArgs& args, const KvHeadLayout& layout, const Query* queries, std::int32_t row,
                 std::int32_t token) {
@@ -97,44 +88,32 @@ void score_tile(const AttentionBlockArgs& args, const KvHeadLayout& layout, cons
   const std::byte* codes = args.keys + 4 * token;
   const std::byte* ahead = args.values + std::int64_t{token} * layout.code_bytes;
   for (std::int32_t g = 0; g < layout.groups; ++g) {
-    i32x16 high[kRows][kStrips], low[kRows][kStrips];
+    wide_sum sums[kRows][kStrips];
     for (int r = 0; r < kRows; ++r) {
-      for (int s = 0; s < kStrips; ++s) high[r][s] = low[r][s] = splat_i32(0);
+      for (int s = 0; s < kStrips; ++s) sums[r][s] = no_sum();
     }
     for (std::int32_t j = 0; j < quads; ++j) {
       const std::int32_t d = g * layout.group + 4 * j;
-      u8x64 w[kStrips], upper[kStrips];
+      wide_codes first[kStrips], second[kStrips];
 #pragma GCC unroll 8
       for (int s = 0; s < kStrips; ++s) {
-        const u8x64 loaded = load64(codes + 64 * s);
         if constexpr (kFourBits) {
-          w[s] = loaded & splat_u8(15);
-          upper[s] = shift_right_halves<4, 4>(loaded) & splat_u8(15);
+          nibble_codes(codes + 64 * s, first[s], second[s]);
         } else {
-          w[s] = q8_codes(loaded);
+          first[s] = signed_codes(codes + 64 * s);
         }
       }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const u8x64 n_high = quad_of(queries[r].high + d), n_low = quad_of(queries[r].low + d);
+        const wide_quad n = quad_at(queries[r].n, d);
 #pragma GCC unroll 8
         for (int s = 0; s < kStrips; ++s) {
-          if constexpr (kFourBits) {
-            high[r][s] = dot(high[r][s], w[s], n_high);
-            low[r][s] = dot(low[r][s], w[s], n_low);
-          } else {
-            high[r][s] = dot_q8(high[r][s], w[s], n_high);
-            low[r][s] = dot_q8(low[r][s], w[s], n_low);
-          }
+          sums[r][s] = kFourBits ? add_nibbles(sums[r][s], first[s], n) : add_signed(sums[r][s], first[s], n);
         }
         if constexpr (kFourBits) {
-          const std::int32_t second = d + layout.group / 2;
-          const u8x64 m_high = quad_of(queries[r].high + second), m_low = quad_of(queries[r].low + second);
+          const wide_quad m = quad_at(queries[r].n, d + layout.group / 2);
 #pragma GCC unroll 8
-          for (int s = 0; s < kStrips; ++s) {
-            high[r][s] = dot(high[r][s], upper[s], m_high);
-            low[r][s] = dot(low[r][s], upper[s], m_low);
-          }
+          for (int s = 0; s < kStrips; ++s) sums[r][s] = add_nibbles(sums[r][s], second[s], m);
         }
       }
       codes += 4 * kTokens;
@@ -148,10 +127,10 @@ void score_tile(const AttentionBlockArgs& args, const KvHeadLayout& layout, cons
       const f32x16 scale = load_f16(args.keys + layout.scales + at);
       const f32x16 minimum = kFourBits ? load_f16(args.keys + layout.minima + at) : zero();
       for (int r = 0; r < kRows; ++r) {
-        const std::int32_t zero_point = kFourBits ? 0 : kQ8Zero * queries[r].sums[g];
-        const f32x16 sum = to_f32(shift_left<7>(high[r][s]) + low[r][s] - splat_i32(zero_point));
+        const std::int32_t of_n = queries[r].sums[g];
+        const f32x16 sum = to_f32(kFourBits ? total_nibbles(sums[r][s]) : total_signed(sums[r][s], of_n));
         const f32x16 product =
-            kFourBits ? fma(sum, scale, splat(static_cast<float>(queries[r].sums[g])) * minimum) : sum * scale;
+            kFourBits ? fma(sum, scale, splat(static_cast<float>(of_n)) * minimum) : sum * scale;
         float* to = args.scores + (row + r) * kTokens + token + 16 * s;
         store(to, fma(product, splat(queries[r].steps[g]), g == 0 ? zero() : load(to)));
       }
@@ -284,7 +263,7 @@ void attend(const AttentionBlockArgs& args) {
   in_tiles<kScoreRows>(args.rows, [&]<int kRows>(std::int32_t row) {
     constexpr int kWidth = 16 * kScoreStrips<kRows>;
     for (std::int32_t t = begin / kWidth * kWidth; t < end; t += kWidth) {
-      fetches && row == 0 ? score_tile<kFourBits, kRows, true>(args, layout, queries, row, t)
+      fetches && row == 0 ? score_tile<kFourBits, kRows, true>(args, layout, queries + row, row, t)
                           : score_tile<kFourBits, kRows, false>(args, layout, queries + row, row, t);
     }
   });

@@ -11,7 +11,6 @@ struct ItemRows {
   const AttentionPlan& plan;
   const AttentionItem& item;
   const AttentionLayer& layer;
-  KvRotation rotation;
   std::uint32_t group_size;
   std::uint32_t count;
 
@@ -71,11 +70,7 @@ void finish_row(const KernelTable& kernels, const ItemRows& rows, std::uint32_t 
     kernels.attention_merge(
         {state.maxima, state.sums, state.outputs, rows.layer.sinks[rows.head(row)], 1.0f, nullptr, head_dim});
   }
-  float* output = rows.layer.outputs + rows.offset(row);
-  kernels.attention_finish(state.outputs, *state.sums, head_dim, output);
-  if (rows.rotation.block != 0) {
-    kernels.rotate(output, head_dim, static_cast<std::int32_t>(rows.rotation.block), rows.rotation.read_factor);
-  }
+  kernels.attention_finish(state.outputs, *state.sums, head_dim, rows.layer.outputs + rows.offset(row));
 }
 
 // Merges the blocks of a split in ascending order and writes the rows' outputs.
@@ -113,8 +108,7 @@ void run_attention_item(const KernelTable& kernels, const KvPool& pool, Attentio
                         const AttentionLayer& layer, float* shared_states, float* scratch) {
   const AttentionGeometry& geometry = plan.geometry;
   const std::uint32_t group_size = geometry.n_heads / geometry.n_kv_heads;
-  const ItemRows rows{plan, item, layer, pool.rotation(layer.layer), group_size,
-                       (item.query_end - item.query_begin) * group_size};
+  const ItemRows rows{plan, item, layer, group_size, (item.query_end - item.query_begin) * group_size};
   const auto head_dim = static_cast<std::int32_t>(geometry.head_dim);
   const auto stride = static_cast<std::uint64_t>(attention_output_stride(head_dim));
   const std::uint64_t state_floats = attention_state_floats(geometry.head_dim);

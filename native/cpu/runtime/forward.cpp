@@ -295,14 +295,13 @@ void Forward::position_and_store(const Layer& layer, std::uint32_t index, bool g
   const auto prepare_query = [&](std::uint64_t row, std::uint64_t token) {
     float* heads = space_.q.data() + row * q_width;
     position_heads(heads, shape.n_heads, layer.q_norm, token);
-    rotate_heads(heads, shape.n_heads, rotation.read_factor);
+    rotate_heads(heads, shape.n_heads, rotation.query_factor);
   };
   for (std::int64_t t = begin; t < end; ++t) {
     const auto token = static_cast<std::uint64_t>(t);
     float* keys = space_.k.data() + token * kv_width;
     position_heads(keys, shape.n_kv_heads, layer.k_norm, token);
-    rotate_heads(keys, shape.n_kv_heads, rotation.stored_factor);
-    rotate_heads(space_.v.data() + token * kv_width, shape.n_kv_heads, rotation.stored_factor);
+    rotate_heads(keys, shape.n_kv_heads, rotation.key_factor);
     if (!gathers) prepare_query(token, token);
   }
   if (gathers) {

@@ -1,21 +1,27 @@
 import { fromHalf, roundHalfEven, toHalf } from './floats.ts';
 
-/** One head of one token, K or V, as attention reads it out of a pool of some format. */
-export type StoreHead = (head: Float64Array) => Float64Array;
+/** One head of one token as attention reads it out of a pool of some format. */
+export type StoreHead = (head: Float64Array, component: 'k' | 'v') => Float64Array;
 
 const GROUP_VALUES = 64;
 
 /**
  * What pools of the formats of ADR-0013 make of a head, in float64 but for the f16 scales and minima they store.
- * `q8`: code = x / scale, scale = max|x| / 127. `q4`: the group is multiplied by the Walsh–Hadamard matrix, code =
- * (x − minimum) / scale, scale = (max − minimum) / 15, and the stored vector is multiplied back: what attention sees.
+ * `q8`: code = x / scale, scale = max|x| / 127. `q4`: code = (x − minimum) / scale, scale = (max − minimum) / 15. Groups of
+ * K are multiplied by the Walsh–Hadamard matrix before and after: a score with the stored vector is one with this.
  */
 export const KV_ROUNDING: Readonly<Record<'q8' | 'q4', StoreHead>> = {
-  q8: (head) => eachGroup(head, roundTo8Bits),
-  q4: (head) => eachGroup(head, (group) => hadamard(roundTo4Bits(hadamard(group)))),
+  q8: (head, component) => eachGroup(head, component === 'k' ? turned(roundTo8Bits) : roundTo8Bits),
+  q4: (head, component) => eachGroup(head, component === 'k' ? turned(roundTo4Bits) : roundTo4Bits),
 };
 
-function eachGroup(head: Float64Array, round: (group: Float64Array) => Float64Array): Float64Array {
+type Round = (group: Float64Array) => Float64Array;
+
+function turned(round: Round): Round {
+  return (group) => hadamard(round(hadamard(group)));
+}
+
+function eachGroup(head: Float64Array, round: Round): Float64Array {
   const width = Math.min(GROUP_VALUES, head.length);
   const stored = new Float64Array(head.length);
   for (let at = 0; at < head.length; at += width) stored.set(round(head.slice(at, at + width)), at);

@@ -96,11 +96,16 @@ describe('number formats', () => {
 describe('rounding of stored K and V', () => {
   it('keeps what its codes hold exactly', () => {
     const codes = Float64Array.from({ length: 64 }, (_, i) => (i === 5 ? -127 : (i * 7) % 128) / 64);
-    expect(KV_ROUNDING.q8(codes)).toEqual(codes);
     const nibbles = Float64Array.from({ length: 64 }, (_, i) => (i % 16) / 4 - 2);
-    const turned = hadamard(nibbles);
-    const largest = Math.max(...KV_ROUNDING.q4(turned).map((x, i) => Math.abs(x - (turned[i] as number))));
-    expect(largest).toBeLessThan(1e-12);
+    for (const [format, exact] of [
+      ['q8', codes],
+      ['q4', nibbles],
+    ] as const) {
+      expect(KV_ROUNDING[format](exact, 'v')).toEqual(exact);
+      const turned = hadamard(exact);
+      const stored = KV_ROUNDING[format](turned, 'k');
+      stored.forEach((x, i) => expect(x).toBeCloseTo(turned[i] as number, 12));
+    }
   });
 
   it('is off by at most half a step, group by group', () => {
@@ -108,10 +113,10 @@ describe('rounding of stored K and V', () => {
     head[100] = 40; // leaves the first group alone
     const distance = (a: Float64Array, b: Float64Array, from: number, to: number) =>
       Math.sqrt(a.slice(from, to).reduce((sum, x, i) => sum + (x - (b[from + i] as number)) ** 2, 0) / (to - from));
-    const q8 = KV_ROUNDING.q8(head);
+    const q8 = KV_ROUNDING.q8(head, 'v');
     expect(distance(q8, head, 0, 64)).toBeLessThan(0.01);
     expect(distance(q8, head, 64, 128)).toBeGreaterThan(0.05);
-    const q4 = KV_ROUNDING.q4(head);
+    const q4 = KV_ROUNDING.q4(head, 'v');
     expect(distance(q4, head, 0, 64)).toBeGreaterThan(0.05);
     expect(distance(q4, head, 0, 64)).toBeLessThan(0.15);
   });

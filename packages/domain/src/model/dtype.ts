@@ -53,7 +53,7 @@ const KV_GROUP_MULTIPLE = 8;
 
 /**
  * What a KV format's bytes mean, by name and version: part of every identity that stored KV is compared by.
- * `q4-1`: K and V are stored after a Walsh–Hadamard rotation within each group (ADR-0013).
+ * `q8-1`, `q4-1`: K is stored after a Walsh–Hadamard rotation within each group, V as it is (ADR-0013).
  */
 export const KV_FORMATS: Readonly<Record<KvDType, string>> = {
   f32: 'f32',
