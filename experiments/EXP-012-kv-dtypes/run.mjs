@@ -17,6 +17,7 @@ const { values: options, positionals } = parseArgs({
     text: { type: 'string' }, // held-out text: what held_out.py wrote
     peer: { type: 'string' }, // folder with llama-perplexity
     contexts: { type: 'string', default: '2048,4096,8192' },
+    scored: { type: 'string', default: '0' }, // about so many tokens a context; 0: the whole text
     dtypes: { type: 'string', default: 'bf16,q8,q4' },
     threads: { type: 'string', default: '2' },
     bench: { type: 'string', default: '0' }, // rounds of decoding at 4,096 tokens of context
@@ -26,17 +27,23 @@ const { values: options, positionals } = parseArgs({
 });
 const model = positionals[0] ?? path.join(root, 'models/kvasir-saga-21m-Q5_K_M.gguf');
 if (options.text === undefined) {
-  console.error('usage: run.mjs --text test.txt [--peer <folder>] [--contexts 2048,…] [--bench 5] [--out FILE] [model]');
+  console.error(
+    'usage: run.mjs --text test.txt [--peer <folder>] [--contexts 2048,…] [--bench 5] [--out FILE] [model]',
+  );
   process.exit(2);
 }
 const threads = Number(options.threads);
 const dtypes = options.dtypes.split(',').filter(Boolean);
 
-/** Every dtype against f16 over all whole windows of the text. */
+/** The second half of each window is scored. */
+const numWindows = (context) =>
+  Number(options.scored) === 0 ? Number.POSITIVE_INFINITY : Math.ceil((2 * Number(options.scored)) / context);
+
+/** Every dtype against f16 over whole windows of the text. */
 async function measure(ids, context) {
   const runners = await openRunners(model, ['f16', ...dtypes], context, threads);
   const scores = runners.map(() => ({ nll: [], divergence: [], same: [] }));
-  for (let start = 0; start + context <= ids.length; start += context) {
+  for (let start = 0; start + context <= ids.length && start < numWindows(context) * context; start += context) {
     const window = await scoreWindow(runners, ids.slice(start, start + context));
     for (const [index, more] of window.entries()) {
       for (const key of Object.keys(more)) for (const value of more[key]) scores[index][key].push(value);
@@ -61,8 +68,10 @@ function measurePeer(context) {
   const common = ['-m', model, '-f', options.text, '-c', String(context), '-b', String(context), '-t', options.threads];
   const perplexity = (...more) => {
     const command = path.join(options.peer, 'llama-perplexity');
+    if (Number.isFinite(numWindows(context))) more.push('--chunks', String(numWindows(context)));
     const result = spawnSync(command, [...common, '-fa', 'on', ...more], { encoding: 'utf8', maxBuffer: 1 << 28 });
-    if (result.status !== 0) throw new Error(`llama-perplexity ended with ${result.status}: ${result.stderr.slice(-2000)}`);
+    if (result.status !== 0)
+      throw new Error(`llama-perplexity ended with ${result.status}: ${result.stderr.slice(-2000)}`);
     return result.stdout + result.stderr;
   };
   const number = (text, pattern) => Number(pattern.exec(text)?.[1] ?? Number.NaN);
@@ -98,7 +107,19 @@ function benchDecode(rounds) {
       const args = ['bench', '--model', model, '--kv-dtype', dtype, '--threads', options.threads];
       const measured = execFileSync(
         process.execPath,
-        [path.join(root, 'apps/server/dist/main.js'), ...args, '-p', '0', '-n', '64', '-d', '4096', '-r', '3', '--json'],
+        [
+          path.join(root, 'apps/server/dist/main.js'),
+          ...args,
+          '-p',
+          '0',
+          '-n',
+          '64',
+          '-d',
+          '4096',
+          '-r',
+          '3',
+          '--json',
+        ],
         { encoding: 'utf8' },
       );
       rates[dtype].push(...JSON.parse(measured).tests[0].tokensPerSecond);

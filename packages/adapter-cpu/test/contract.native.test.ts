@@ -26,7 +26,9 @@ describeModelRunner('The CPU adapter in oracle mode', {
   open: () => loadOnCpu(model, { ...limits, activations: 'float', kvDType: 'f32' }),
 });
 for (const kvDType of ['q8', 'q4'] as const) {
-  describeModelRunner(`The CPU adapter with a ${kvDType} pool`, { open: () => loadOnCpu(model, { ...limits, kvDType }) });
+  describeModelRunner(`The CPU adapter with a ${kvDType} pool`, {
+    open: () => loadOnCpu(model, { ...limits, kvDType }),
+  });
 }
 describeGenerationEngine('BatchEngine over the CPU adapter', {
   open: async ({ numBlocks = 16, ...options }) => {

@@ -129,7 +129,12 @@ describe.each(['q8', 'q4'] as const)('a %s pool', (kvDType) => {
 });
 
 describe('random batches', () => {
-  const modes = [DEFAULT_MODE, ORACLE_MODE, { ...DEFAULT_MODE, kvDType: 'q8' }, { ...DEFAULT_MODE, kvDType: 'q4' }] as const;
+  const modes = [
+    DEFAULT_MODE,
+    ORACLE_MODE,
+    { ...DEFAULT_MODE, kvDType: 'q8' },
+    { ...DEFAULT_MODE, kvDType: 'q4' },
+  ] as const;
   it.each(modes)('never change an answer: %o', async (mode) => {
     await using one = await loadOnCpu(files.q4_k as string, { ...mode, numThreads: 1 });
     await using two = await loadOnCpu(files.q4_k as string, { ...mode, numThreads: 2 });

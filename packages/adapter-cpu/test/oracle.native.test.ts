@@ -104,7 +104,10 @@ describe.each(Object.entries(KV_SHAPES))('quantized KV: %s', (name, shape) => {
     const ids = tokens(shape, 700, 6);
     const model = fromGguf(bytes);
     const expected = forward(model, ids, { storeHead: KV_ROUNDING[kvDType] });
-    const [exact, other] = [forward(model, ids), forward(model, ids, { storeHead: KV_ROUNDING[kvDType === 'q8' ? 'q4' : 'q8'] })];
+    const [exact, other] = [
+      forward(model, ids),
+      forward(model, ids, { storeHead: KV_ROUNDING[kvDType === 'q8' ? 'q4' : 'q8'] }),
+    ];
     for (const [label, activations, bound] of [
       [`float activations, ${kvDType} KV`, 'float', 1e-3],
       [`8-bit activations, ${kvDType} KV`, 'quantized', 3e-2],
@@ -113,7 +116,17 @@ describe.each(Object.entries(KV_SHAPES))('quantized KV: %s', (name, shape) => {
       const logits = await logitsOf(runner, ids, fragmentedBlocks(32, 3, 99), [509, 1, 77]);
       const comparison = compareLogits(logits, expected, shape.vocabularySize);
       const { instructionPath } = runner.info;
-      report({ model: name, format: 'q8_0', mode: label, reference: `float64 oracle, ${kvDType} KV`, instructionPath, bound }, comparison);
+      report(
+        {
+          model: name,
+          format: 'q8_0',
+          mode: label,
+          reference: `float64 oracle, ${kvDType} KV`,
+          instructionPath,
+          bound,
+        },
+        comparison,
+      );
       expect(comparison.relativeError).toBeLessThan(bound);
       expect(comparison.decidedButDifferent).toBe(0);
       if (activations === 'quantized') continue;

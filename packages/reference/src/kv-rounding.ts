@@ -49,7 +49,8 @@ export function hadamard(x: Float64Array): Float64Array {
   return x.map((_, at) => {
     const begin = at - (at % run);
     let sum = 0;
-    for (let j = 0; j < run; j++) sum += hasOddBits(at & j & (run - 1)) ? -(x[begin + j] as number) : (x[begin + j] as number);
+    for (let j = 0; j < run; j++)
+      sum += hasOddBits(at & j & (run - 1)) ? -(x[begin + j] as number) : (x[begin + j] as number);
     return sum / Math.sqrt(run);
   });
 }

@@ -95,7 +95,15 @@ export class ModelCacheSpec {
     }
     const dtype = PAYLOAD_DTYPES[kvDType];
     const dim = dtype === 'U8' ? kvRecordBytes(kvDType, first.headDim) : first.headDim;
-    return { dtype, layers: layers.length, components: 2, heads: first.numKvHeads, blockTokens, dim, isSliceable: true };
+    return {
+      dtype,
+      layers: layers.length,
+      components: 2,
+      heads: first.numKvHeads,
+      blockTokens,
+      dim,
+      isSliceable: true,
+    };
   }
 
   /** Whole blocks that hold `tokens` tokens. */
