@@ -220,7 +220,6 @@ async function assembleServedModel(
     load(),
   ]);
   const { info } = loaded.runner;
-  const { kvDType } = config;
   const agents = await openAgents(container, loaded, disposers);
   return {
     name: modelName(file.path),
@@ -231,8 +230,8 @@ async function assembleServedModel(
       vocabularySize: info.vocabularySize,
       backend: info.backend,
       device: info.device,
-      numericsId: `${info.numericsId}/kv-${kvDType}`,
-      kvDType,
+      numericsId: info.numericsId,
+      kvDType: config.kvDType,
     },
     tokenizer,
     template,

@@ -121,9 +121,9 @@ export const SETTINGS = {
     defaultText: '0: what the model was made for, as far as the pool holds it',
   }),
   kvDType: setting({
-    schema: z.enum(['f16', 'bf16', 'f32']).default('f16'),
+    schema: z.enum(['f16', 'bf16', 'f32', 'q8', 'q4']).default('f16'),
     value: 'dtype',
-    help: 'format of the KV pool: f16, bf16 or f32',
+    help: 'format of the KV pool: f16, bf16, f32, q8 (half the bytes of f16) or q4 (a bit over a quarter)',
   }),
   poolTokens: setting({
     schema: orAuto().default(0),

@@ -9,6 +9,7 @@ import {
   fromGguf,
   fromHalf,
   generateGguf,
+  KV_ROUNDING,
   loadReferenceModel,
   Random,
   SMALL_SHAPE,
@@ -85,6 +86,54 @@ describe.each(Object.entries(SHAPES))('%s', (name, shape) => {
     report({ model: name, format, mode: label, reference: against, instructionPath, bound }, comparison);
     expect(comparison.relativeError).toBeLessThan(bound);
     expect(comparison.decidedButDifferent).toBe(0);
+  });
+});
+
+/** Two layers of head 128 make two groups a head; the tiny head is one group smaller than 64. */
+const KV_SHAPES: Readonly<Record<string, ModelShape>> = {
+  'llama, head 64': SMALL_SHAPE,
+  'qwen3, head 128': { ...SMALL_SHAPE, family: 'qwen3', headDim: 128, numHeads: 4, numKvHeads: 2 },
+  'qwen2, head 24': { ...SMALL_SHAPE, family: 'qwen2', headDim: 24, numHeads: 4, numKvHeads: 2 },
+};
+
+describe.each(Object.entries(KV_SHAPES))('quantized KV: %s', (name, shape) => {
+  it.each(['q8', 'q4'] as const)('an oracle that rounds K and V alike agrees over 700 tokens: %s', async (kvDType) => {
+    const file = path.join(scratch, `kv-${shape.headDim}.gguf`);
+    const bytes = generateGguf(shape, 'q8_0', 43);
+    writeFileSync(file, bytes);
+    const ids = tokens(shape, 700, 6);
+    const model = fromGguf(bytes);
+    const expected = forward(model, ids, { storeHead: KV_ROUNDING[kvDType] });
+    const [exact, other] = [
+      forward(model, ids),
+      forward(model, ids, { storeHead: KV_ROUNDING[kvDType === 'q8' ? 'q4' : 'q8'] }),
+    ];
+    for (const [label, activations, bound] of [
+      [`float activations, ${kvDType} KV`, 'float', 1e-3],
+      [`8-bit activations, ${kvDType} KV`, 'quantized', 3e-2],
+    ] as const) {
+      await using runner = await loadOnCpu(file, { activations, kvDType });
+      const logits = await logitsOf(runner, ids, fragmentedBlocks(32, 3, 99), [509, 1, 77]);
+      const comparison = compareLogits(logits, expected, shape.vocabularySize);
+      const { instructionPath } = runner.info;
+      report(
+        {
+          model: name,
+          format: 'q8_0',
+          mode: label,
+          reference: `float64 oracle, ${kvDType} KV`,
+          instructionPath,
+          bound,
+        },
+        comparison,
+      );
+      expect(comparison.relativeError).toBeLessThan(bound);
+      expect(comparison.decidedButDifferent).toBe(0);
+      if (activations === 'quantized') continue;
+      // Negative controls: an oracle that rounds otherwise is further away than the bound.
+      expect(compareLogits(logits, exact, shape.vocabularySize).relativeError).toBeGreaterThan(bound);
+      expect(compareLogits(logits, other, shape.vocabularySize).relativeError).toBeGreaterThan(bound);
+    }
   });
 });
 

@@ -7,6 +7,8 @@ export { forward } from './forward.ts';
 export type { ForwardOptions } from './forward.ts';
 export { generateGguf, SMALL_SHAPE, writeHuggingFaceModel } from './generate.ts';
 export type { Family, ModelShape, RopeScaling } from './generate.ts';
+export { hadamard, KV_ROUNDING } from './kv-rounding.ts';
+export type { StoreHead } from './kv-rounding.ts';
 export { readGguf, writeGguf } from './gguf.ts';
 export type { GgufValue, StoredTensor } from './gguf.ts';
 export { fromGguf, loadReferenceModel } from './load.ts';

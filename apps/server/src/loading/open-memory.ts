@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { KV_FORMATS } from '@kvasir/domain';
 import type { AgentArchive, BlockStore, CacheIdentity, Narrator, RunnerInfo } from '@kvasir/domain';
 import type { CacheOptions } from '@kvasir/engine';
 import type { ModelFile } from '@kvasir/models';
@@ -41,7 +42,7 @@ export async function openMemory(
   const { memoryDir, cacheDir, restore, minBlocksPerAgent } = config;
   const identity: CacheIdentity = {
     modelFingerprint: memoryDir === null ? 'this process' : await modelFingerprint(file, cacheDir),
-    kvDType: config.kvDType,
+    kvDType: KV_FORMATS[config.kvDType],
     layoutVersion: LAYOUT_VERSION,
     numericsId: info.numericsId,
   };

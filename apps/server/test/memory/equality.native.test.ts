@@ -4,7 +4,7 @@ import { appendFileSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFile
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createCpuModelLoader } from '@kvasir/adapter-cpu';
-import type { ModelRunner } from '@kvasir/domain';
+import type { KvDType, ModelRunner } from '@kvasir/domain';
 import { openModel } from '@kvasir/models';
 import { generateGguf, SMALL_SHAPE, sharedData } from '@kvasir/reference';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -20,12 +20,20 @@ const generated = (family: 'llama' | 'qwen2' | 'qwen3', format: string): string 
   if (!existsSync(file)) writeFileSync(file, generateGguf({ ...SMALL_SHAPE, family }, format, 23));
   return file;
 };
-const models: { readonly name: string; readonly file: () => string }[] = [
+interface TestedModel {
+  readonly name: string;
+  readonly file: () => string;
+  readonly kvDType?: KvDType;
+}
+
+const models: TestedModel[] = [
   { name: 'bundled', file: () => bundled },
   { name: 'generated qwen3 q8_0', file: () => generated('qwen3', 'q8_0') },
+  { name: 'generated llama q4_k, q4 KV', file: () => generated('llama', 'q4_k'), kvDType: 'q4' },
   ...(isFull
     ? [
         { name: 'generated llama q4_k', file: () => generated('llama', 'q4_k') },
+        { name: 'generated qwen3 q8_0, q8 KV', file: () => generated('qwen3', 'q8_0'), kvDType: 'q8' as const },
         { name: 'generated qwen2 f16', file: () => generated('qwen2', 'f16') },
       ]
     : []),
@@ -40,7 +48,7 @@ const samplings = [
 ] as const;
 
 /** Reference models, as far as their context reaches. */
-function published(): { readonly name: string; readonly file: () => string }[] {
+function published(): TestedModel[] {
   const shared = sharedData();
   if (shared === null) return [];
   const folder = path.join(shared, 'models');
@@ -49,7 +57,7 @@ function published(): { readonly name: string; readonly file: () => string }[] {
     .map((name) => ({ name, file: () => path.join(folder, name) }));
 }
 
-async function load(file: string): Promise<ModelRunner & { readonly contextLength: number }> {
+async function load(file: string, kvDType: KvDType = 'f16'): Promise<ModelRunner & { readonly contextLength: number }> {
   const descriptor = await (await openModel(file)).descriptor();
   const runner = await createCpuModelLoader().load(descriptor, {
     numBlocks: [numBlocks],
@@ -60,15 +68,15 @@ async function load(file: string): Promise<ModelRunner & { readonly contextLengt
     instructionPath: 'auto',
     poisonPool: true,
     activations: 'quantized',
-    kvDType: 'f16',
+    kvDType,
   });
   return Object.assign(runner, { contextLength: descriptor.contextLength });
 }
 
-describe.each(models)('$name', ({ name, file }) => {
+describe.each(models)('$name', ({ name, file, kvDType }) => {
   it.each(samplings)('answers with the same bits however it is brought back: %s', async (samplingName, sampling) => {
-    await using fresh = await load(file());
-    await using resumed = await load(file());
+    await using fresh = await load(file(), kvDType);
+    await using resumed = await load(file(), kvDType);
     const contextLength = Math.min(fresh.contextLength, numBlocks * 256);
     const bench = new Bench(fresh, resumed, contextLength);
     for (const scenario of SCENARIOS) {
