@@ -34,7 +34,8 @@ export function createApp(dependencies: AppDependencies): App {
   app.use(requestId());
   app.use(logRequests(dependencies));
   app.use(awaitUpload());
-  if (options.corsOrigin !== null) app.use(cors({ origin: options.corsOrigin, exposeHeaders: ['x-request-id', 'x-kvasir-cache'] }));
+  if (options.corsOrigin !== null)
+    app.use(cors({ origin: options.corsOrigin, exposeHeaders: ['x-request-id', 'x-kvasir-cache'] }));
   app.get('/health', (context) => health(context, dependencies));
   app.get('/health/live', live);
   app.get('/health/ready', (context) => ready(context, dependencies));

@@ -5,7 +5,15 @@ import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
 import { createCudaModelLoader, isCudaAvailable } from '@kvasir/adapter-cuda';
 import { openColdTier } from '@kvasir/block-store-fs';
 import { isKvasirError, KvasirError } from '@kvasir/domain';
-import type { AgentMemory, CacheIdentity, ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
+import type {
+  AgentMemory,
+  CacheIdentity,
+  ChatTemplate,
+  Clock,
+  ModelLoader,
+  ModelRunner,
+  Narrator,
+} from '@kvasir/domain';
 import { AgentService, BatchEngine, TextIndex } from '@kvasir/engine';
 import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
 import { createChatTemplate, createTokenizer, type TextTokenizer } from '@kvasir/tokenizer';

@@ -163,7 +163,7 @@ export const SETTINGS = {
   memoryDir: setting({
     schema: z.string().min(1).nullable().default(null),
     value: 'path | none',
-    help: "folder where agents and their KV outlive the process; one server at a time; none keeps no agents",
+    help: 'folder where agents and their KV outlive the process; one server at a time; none keeps no agents',
     defaultText: '<cacheDir>/memory',
   }),
   coldBytes: setting({

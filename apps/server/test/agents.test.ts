@@ -41,7 +41,7 @@ describe('a turn of an agent', () => {
     // The template writes a line feed's role after "hi": the third turn leaves the first's answer and rewinds.
     expect(manifest.turns.at(-1)?.isCut).toBe(false);
     expect(app.engine.requests.map(({ tenant, owner }) => [tenant, owner])).toEqual(
-      Array(3).fill(['default', manifest.agentId]),
+      [1, 2, 3].map(() => ['default', manifest.agentId]),
     );
   });
 
@@ -74,7 +74,10 @@ describe('a turn of an agent', () => {
 
   it('changes nothing when it fails or its client leaves, and lets the next one in', async () => {
     const app = await fresh();
-    app.engine.script = () => ({ tokenIds: [97], end: { reason: 'error', error: new KvasirError('device-lost', 'x') } });
+    app.engine.script = () => ({
+      tokenIds: [97],
+      end: { reason: 'error', error: new KvasirError('device-lost', 'x') },
+    });
     expect((await app.post('/v1/chat/completions', chat(), ADA)).status).toBe(503);
     app.engine.script = say('abc', 'hang');
     const response = await app.post('/v1/chat/completions', { ...chat(), stream: true }, ADA);
@@ -152,7 +155,10 @@ describe('a turn of an agent', () => {
     const kept = await createTestAgents();
     const before = createTestApp({}, kept);
     const write = ({ messages }: { messages: readonly { role: string; content: unknown }[] }) => [
-      { text: messages.map(({ role, content }) => `${role}:${String(content)}<end>`).join('') + 'assistant:', special: true },
+      {
+        text: messages.map(({ role, content }) => `${role}:${String(content)}<end>`).join('') + 'assistant:',
+        special: true,
+      },
     ];
     before.template.write = write;
     before.engine.script = say('é!');
@@ -242,7 +248,10 @@ describe('what a prompt reused', () => {
 
   it('gives a failure before the first token its status, in a stream too', async () => {
     const app = await fresh();
-    app.engine.script = () => ({ tokenIds: [], end: { reason: 'error', error: new KvasirError('out-of-memory', 'x') } });
+    app.engine.script = () => ({
+      tokenIds: [],
+      end: { reason: 'error', error: new KvasirError('out-of-memory', 'x') },
+    });
     const response = await app.post('/v1/chat/completions', { ...chat(), stream: true });
     expect(await problemOf(response)).toMatchObject({ status: 503, code: 'out_of_memory' });
   });
@@ -419,10 +428,7 @@ describe('/v1/agents', () => {
   it('is refused by name where none are kept', async () => {
     const kept = await createTestAgents();
     const app = createTestApp({}, { ...kept, agents: null as never });
-    for (const response of [
-      await app.app.request('/v1/agents'),
-      await app.post('/v1/chat/completions', chat(), ADA),
-    ]) {
+    for (const response of [await app.app.request('/v1/agents'), await app.post('/v1/chat/completions', chat(), ADA)]) {
       expect(await problemOf(response)).toEqual({ status: 400, code: 'unsupported_parameter', param: 'agent_id' });
     }
     expect((await app.post('/v1/chat/completions', chat())).status).toBe(200);

@@ -1,4 +1,9 @@
-import { bpeSource, miniSpm, spmSource, trainMiniBpe } from '../../../packages/tokenizer/test/support/mini-vocabularies.ts';
+import {
+  bpeSource,
+  miniSpm,
+  spmSource,
+  trainMiniBpe,
+} from '../../../packages/tokenizer/test/support/mini-vocabularies.ts';
 import type { TokenizerSource } from '@kvasir/tokenizer';
 
 const CORPUS = 'the cat sat on the mat and the dog ate the cat food, then sang. Hello there, hello again! user system';

@@ -97,7 +97,14 @@ export function createTestApp(options: Partial<AppOptions> = {}, kept: TestAgent
       () => kept.agents.size,
     ),
     log: { debug: record, info: record, warn: record, error: record },
-    options: { apiKey: null, apiKeys: null, corsOrigin: null, maxBodyBytes: 2 ** 20, maxImportBytes: 2 ** 24, ...options },
+    options: {
+      apiKey: null,
+      apiKeys: null,
+      corsOrigin: null,
+      maxBodyBytes: 2 ** 20,
+      maxImportBytes: 2 ** 24,
+      ...options,
+    },
     isStopping: () => testApp.stopping,
   });
   const post = async (path: string, body: unknown, headers: Record<string, string> = {}) =>

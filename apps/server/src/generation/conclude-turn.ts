@@ -1,8 +1,8 @@
 import { textBefore, writeTurnText } from '@kvasir/engine';
 import { spellAnswer } from './answer-text.ts';
+import type { GenerationPlan } from './generation-plan.ts';
 import type { EncodedPrompt } from './prompt-encoder.ts';
 import type { ServedModel } from './served-model.ts';
-import type { GenerationPlan } from './start-generation.ts';
 import type { TextChoice } from './text-choice.ts';
 
 /**

@@ -13,9 +13,7 @@ export const forkRequest = z
 export const rewindRequest = z
   .strictObject({ tokens: tokens.optional(), turns: turns.optional() })
   .openapi('RewindAgentRequest');
-export const pinRequest = z
-  .strictObject({ tokens: z.union([tokens, z.literal('all')]) })
-  .openapi('PinAgentRequest');
+export const pinRequest = z.strictObject({ tokens: z.union([tokens, z.literal('all')]) }).openapi('PinAgentRequest');
 
 const MAX_LISTED = 500;
 
@@ -51,9 +49,7 @@ const agentFields = {
   }),
 };
 
-export const agentObject = z
-  .object({ ...agentFields, uses: z.object({ count, ...use }) })
-  .openapi('Agent');
+export const agentObject = z.object({ ...agentFields, uses: z.object({ count, ...use }) }).openapi('Agent');
 
 const tier = z.object({ blocks: count, tokens: count, bytes: count });
 export const agentDetails = z
