@@ -21,7 +21,7 @@ export async function concludeTurn(model: ServedModel, plan: GenerationPlan, cho
   const { promptTokens, cachedTokens } = choice.generation.stats;
   await plan.turn.commit({
     tokenIds: kept,
-    segments: writeTurnText(textBefore(plan.turn.manifest, kept), text),
+    segments: writeTurnText(textBefore(plan.turn.manifest, kept, prompt.before), text),
     promptTokens,
     cachedTokens,
   });

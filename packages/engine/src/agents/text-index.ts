@@ -1,5 +1,5 @@
 import { commonPrefix } from './agent-cut.ts';
-import { type Child, comesBefore, commonText, insertChild, nearest, prefixesOf } from './sorted-texts.ts';
+import { type Child, commonText, insertChild, nearest, prefixesOf } from './sorted-texts.ts';
 import { isMarkAt, isWordCut, lastMarkEnd, wholeMarks } from './spelled-text.ts';
 
 /**
@@ -294,7 +294,8 @@ function pathOf(node: Node): Node[] {
 }
 
 function isSame(a: TextRecord, b: TextRecord): boolean {
-  return a.text === b.text && a.tokenIds.length === b.tokenIds.length && comesBefore(a.tokenIds, b.tokenIds);
+  const { length } = a.tokenIds;
+  return a.text === b.text && length === b.tokenIds.length && commonPrefix(a.tokenIds, b.tokenIds) === length;
 }
 
 function bytesOf({ record }: Node): number {
