@@ -41,7 +41,7 @@ describe('a turn of an agent', () => {
     // The template writes a line feed's role after "hi": the third turn leaves the first's answer and rewinds.
     expect(manifest.turns.at(-1)?.isCut).toBe(false);
     expect(app.engine.requests.map(({ tenant, owner }) => [tenant, owner])).toEqual(
-      Array(3).fill(['default', manifest.agentId]),
+      [1, 2, 3].map(() => ['default', manifest.agentId]),
     );
   });
 

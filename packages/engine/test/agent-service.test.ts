@@ -158,7 +158,7 @@ describe('AgentService', () => {
       { data_offsets: [number, number] }
     >;
     const start = 8 + Number(bytes.readBigUInt64LE());
-    const [from, to] = header['block.0.16']?.data_offsets as [number, number];
+    const [from, to] = (header['block.0.16'] as { data_offsets: [number, number] }).data_offsets;
     const payload = bytes.subarray(start + from, start + to);
     // 2 × 2 × 1 stripes of 16 slots of 8 bytes; 4 slots hold tokens.
     for (let stripe = 0; stripe < 4; stripe += 1) {
@@ -205,10 +205,11 @@ describe('AgentService', () => {
             const controller = new AbortController();
             if (kind === 'leave') void pause(turns).then(() => controller.abort());
             const turn = await agents.beginTurn(name, { createAbsent: true, signal: controller.signal });
-            expect(locked.has(agent)).toBe(false);
+            if (locked.has(agent)) throw new Error('expected one turn at a time, found two');
             locked.set(agent, turn.manifest);
             const before = [...turn.manifest.tokenIds];
-            expect(before).toEqual(model.get(agent) ?? []);
+            const expected = model.get(agent) ?? [];
+            if (String(before) !== String(expected)) throw new Error(`expected ${expected}, found ${before}`);
             await pause(turns * 3);
             locked.delete(agent);
             if (kind === 'release' || kind === 'leave') {

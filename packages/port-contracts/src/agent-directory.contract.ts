@@ -115,7 +115,7 @@ export function describeAgentDirectory(name: string, harness: AgentDirectoryHarn
         dropped.release();
         const { manifest } = await agents.inspect(ADA);
         expect(manifest.turns).toMatchObject([{ endTokens: 20, segments: '{"a":1}', isCut: false }]);
-        expect([...manifest.tokenIds]).toEqual([...TOKENS.slice(0, 20)]);
+        expect([...manifest.tokenIds]).toEqual([...TOKENS.subarray(0, 20)]);
       }));
 
     it('rewinds by itself to where a turn leaves the earlier ones', () =>
@@ -132,7 +132,7 @@ export function describeAgentDirectory(name: string, harness: AgentDirectoryHarn
           [32, false],
         ]);
         await live(agents, ADA, TOKENS.slice(0, 10));
-        expect(await tokensOf(agents, ADA)).toEqual([...TOKENS.slice(0, 10)]);
+        expect(await tokensOf(agents, ADA)).toEqual([...TOKENS.subarray(0, 10)]);
       }));
 
     it('lets one turn of an agent run at a time, in the order they came, and others beside it', () =>
@@ -215,7 +215,7 @@ export function describeAgentDirectory(name: string, harness: AgentDirectoryHarn
         await live(agents, inside, Int32Array.of(...TOKENS.slice(0, 25), 1, 2));
         await agents.delete(ADA);
         expect(await tokensOf(agents, inside)).toEqual([...TOKENS.slice(0, 25), 1, 2]);
-        expect(await tokensOf(agents, { tenant: 'default', name: 'whole' })).toEqual([...TOKENS.slice(0, 40)]);
+        expect(await tokensOf(agents, { tenant: 'default', name: 'whole' })).toEqual([...TOKENS.subarray(0, 40)]);
       }));
 
     it('forks there and back at once without standing in its own way', () =>

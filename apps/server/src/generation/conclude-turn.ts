@@ -1,8 +1,8 @@
 import { textBefore, writeTurnText } from '@kvasir/engine';
 import { spellAnswer } from './answer-text.ts';
+import type { GenerationPlan } from './generation-plan.ts';
 import type { EncodedPrompt } from './prompt-encoder.ts';
 import type { ServedModel } from './served-model.ts';
-import type { GenerationPlan } from './start-generation.ts';
 import type { TextChoice } from './text-choice.ts';
 
 /**
@@ -21,7 +21,7 @@ export async function concludeTurn(model: ServedModel, plan: GenerationPlan, cho
   const { promptTokens, cachedTokens } = choice.generation.stats;
   await plan.turn.commit({
     tokenIds: kept,
-    segments: writeTurnText(textBefore(plan.turn.manifest, kept), text),
+    segments: writeTurnText(textBefore(plan.turn.manifest, kept, prompt.before), text),
     promptTokens,
     cachedTokens,
   });

@@ -1,6 +1,14 @@
 import { setImmediate } from 'node:timers/promises';
 import type { AgentManifest, CancellationSignal, PromptSegment } from '@kvasir/domain';
-import { partsOf, readTurnTexts, unspellText, type TextIndex, type TextMark, type TextRecord } from '@kvasir/engine';
+import {
+  partsOf,
+  readTurnTexts,
+  unspellText,
+  type AgentText,
+  type TextIndex,
+  type TextMark,
+  type TextRecord,
+} from '@kvasir/engine';
 import type { TextTokenizer } from '@kvasir/tokenizer';
 import { spellAnswer, type AnswerText } from './answer-text.ts';
 import { fragmentsFrom, spellFragments } from './prompt-fragments.ts';
@@ -14,6 +22,8 @@ export interface EncodedPrompt {
   readonly marks: readonly TextMark[];
   /** An earlier answer the prompt does not repeat, spelled, and the ids up to where it leaves it. */
   readonly departed: { readonly answer: string; readonly tokens: number } | null;
+  /** The agent's text before this turn; null without an agent, or where it was not looked at. */
+  readonly before: AgentText | null;
 }
 
 export interface EncodeRequest {
@@ -46,7 +56,7 @@ export class PromptEncoder {
       return ofIds(join(await this.#tokenizer.encodeFragments(fragments, signal)));
     }
     const spelled = spellFragments(fragments);
-    if (agent !== null) await this.#recall(agent);
+    const before = agent === null ? null : await this.#recall(agent);
     const known = this.#texts.find(tenant, spelled.text, agent?.tokenIds);
     const { rest, starts } = fragmentsFrom(fragments, spelled, known.characters);
     const parts = await this.#tokenizer.encodeFragments(rest, signal);
@@ -57,7 +67,8 @@ export class PromptEncoder {
       tokens += part.length;
     }
     marks.push({ characters: spelled.text.length, tokens });
-    return { ids: join([known.tokenIds, ...parts]), text: spelled.text, marks, departed: known.departed };
+    const { departed } = known;
+    return { ids: join([known.tokenIds, ...parts]), text: spelled.text, marks, departed, before };
   }
 
   /** A prompt that came as ids. */
@@ -87,10 +98,12 @@ export class PromptEncoder {
   }
 
   /** Takes the agent's text into the index where it is not there: after a start, a fork, an import, or a long time. */
-  async #recall(agent: AgentManifest): Promise<void> {
-    const { records } = readTurnTexts(agent);
-    if (records.length === 0 || this.#texts.has(agent.tenant, records)) return;
-    if (await this.#isTrue(records)) this.#texts.addPath(agent.tenant, records);
+  async #recall(agent: AgentManifest): Promise<AgentText> {
+    const text = readTurnTexts(agent);
+    const { records } = text;
+    const isKnown = records.length === 0 || this.#texts.has(agent.tenant, records);
+    if (!isKnown && (await this.#isTrue(records))) this.#texts.addPath(agent.tenant, records);
+    return text;
   }
 
   /**
@@ -142,7 +155,7 @@ export class PromptEncoder {
 }
 
 function ofIds(ids: Int32Array): EncodedPrompt {
-  return { ids, text: null, marks: [START], departed: null };
+  return { ids, text: null, marks: [START], departed: null, before: null };
 }
 
 function join(parts: readonly ArrayLike<number>[]): Int32Array {

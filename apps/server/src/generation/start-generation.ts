@@ -1,31 +1,11 @@
 import { randomInt } from 'node:crypto';
 import { KvasirError } from '@kvasir/domain';
-import type { AgentTurnInProgress, SamplingParams } from '@kvasir/domain';
 import { createStopMatcher } from '@kvasir/tokenizer';
 import { ChoiceStream } from './choice-stream.ts';
 import { concludeTurn } from './conclude-turn.ts';
-import type { EncodedPrompt } from './prompt-encoder.ts';
+import type { GenerationPlan } from './generation-plan.ts';
 import type { ServedModel } from './served-model.ts';
 import { TextChoice } from './text-choice.ts';
-
-/** What both endpoints ask of the engine, already checked. */
-export interface GenerationPlan {
-  /** One prompt or several; each gets `numChoices` choices, numbered prompt by prompt. */
-  readonly prompts: readonly EncodedPrompt[];
-  readonly numChoices: number;
-  readonly sampling: Omit<SamplingParams, 'seed'>;
-  readonly seed: number;
-  /** null: until the context is full. */
-  readonly maxTokens: number | null;
-  readonly stops: readonly string[];
-  readonly ignoreEos: boolean;
-  /** The output goes on after the prompt's text rather than beginning one. */
-  readonly continues: boolean;
-  /** Whose prefixes are used and added to. */
-  readonly tenant: string;
-  /** The agent whose turn this is: one prompt with one choice. Taken over: it ends with the stream. */
-  readonly turn: AgentTurnInProgress | null;
-}
 
 /**
  * Submits every choice of a request; all of them or, when one is refused, none.

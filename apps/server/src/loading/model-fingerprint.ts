@@ -105,13 +105,15 @@ class KnownFiles {
   async save(): Promise<void> {
     if (!this.#isChanged) return;
     const temporary = `${this.#file}.${process.pid}`;
+    let isWritten = false;
     try {
       await mkdir(path.dirname(this.#file), { recursive: true });
       await writeFile(temporary, JSON.stringify(Object.fromEntries([...this.#hashes].slice(-MAX_KNOWN))));
+      isWritten = true;
       await rename(temporary, this.#file);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === undefined) throw error;
-      await rm(temporary, { force: true });
+      if (isWritten) await rm(temporary, { force: true });
     }
   }
 }

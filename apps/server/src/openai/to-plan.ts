@@ -1,5 +1,6 @@
 import type { RequestProblems } from '../http/request-problems.ts';
-import { chooseSeed, type GenerationPlan } from '../generation/start-generation.ts';
+import type { GenerationPlan } from '../generation/generation-plan.ts';
+import { chooseSeed } from '../generation/start-generation.ts';
 import type { ModelFacts } from '../generation/served-model.ts';
 import type { ChatRequest, CompletionRequest } from './request-schemas.ts';
 

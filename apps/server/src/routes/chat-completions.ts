@@ -60,20 +60,20 @@ export async function chatCompletions(
     system_fingerprint: model.facts.numericsId,
     seed,
   };
-  const report = (): CacheReport => {
-    const [first] = stream.choices as [TextChoice];
+  const report = (choice: number): CacheReport => {
+    const { generation } = stream.choices[choice] as TextChoice;
     const reported = messages.map(({ role, content }) => ({
       role,
       text: typeof content === 'string' ? content : null,
     }));
-    return toCacheReport(first.generation, prompt, reported, model.tokenizer);
+    return toCacheReport(generation, prompt, reported, model.tokenizer);
   };
   if (request.stream === true) {
     const events = new ChatEvents(model, stream, request, head, report);
-    return respondWithEvents(context, dependencies, stream, events, () => toCacheHeader(report()));
+    return respondWithEvents(context, dependencies, stream, events, () => toCacheHeader(report(0)));
   }
   const choices = await readChoices(context, dependencies, stream);
-  const cache = report();
+  const cache = report(0);
   context.header('x-kvasir-cache', toCacheHeader(cache));
   return context.json({
     ...head,
@@ -109,10 +109,16 @@ class ChatEvents implements EventWriter {
   /** Up to and with `"choices":`. */
   readonly #prefix: string;
   readonly #suffix: string;
-  readonly #report: () => CacheReport;
+  readonly #report: (choice: number) => CacheReport;
   #isReported = false;
 
-  constructor(model: ServedModel, stream: ChoiceStream, request: ChatRequest, head: Head, report: () => CacheReport) {
+  constructor(
+    model: ServedModel,
+    stream: ChoiceStream,
+    request: ChatRequest,
+    head: Head,
+    report: (choice: number) => CacheReport,
+  ) {
     this.#report = report;
     this.#model = model;
     this.#stream = stream;
@@ -139,7 +145,7 @@ class ChatEvents implements EventWriter {
       }
       if (piece.finish !== null) events += this.#chunk(piece.choice, '{}', 'null', `"${finishReasonOf(piece.finish)}"`);
     }
-    return this.#reporting(events);
+    return this.#reporting(events, pieces[0]?.choice ?? 0);
   }
 
   closing(): string {
@@ -154,9 +160,9 @@ class ChatEvents implements EventWriter {
   }
 
   /** The first event after the opening one also says what was reused. */
-  #reporting(events: string): string {
+  #reporting(events: string, choice: number): string {
     if (this.#isReported) return events;
     this.#isReported = true;
-    return events.replace('"choices":', () => `"kvasir":${JSON.stringify(this.#report())},"choices":`);
+    return events.replace('"choices":', () => `"kvasir":${JSON.stringify(this.#report(choice))},"choices":`);
   }
 }

@@ -59,9 +59,10 @@ export async function completions(context: Context<AppEnvironment>, dependencies
       stream.choices.map((choice) => choice.generation),
       numChoices,
     );
-  const report = (prompt: number): CacheReport => {
-    const { generation } = stream.choices[prompt * numChoices] as TextChoice;
-    return toCacheReport(generation, (prompts[prompt] as PromptToComplete).prompt, [], model.tokenizer);
+  const report = (choice: number): CacheReport => {
+    const { generation } = stream.choices[choice] as TextChoice;
+    const { prompt } = prompts[Math.floor(choice / numChoices)] as PromptToComplete;
+    return toCacheReport(generation, prompt, [], model.tokenizer);
   };
   const writer = new CompletionWriter(model, request, seed, prompts, report);
   if (request.stream === true) {
@@ -72,7 +73,8 @@ export async function completions(context: Context<AppEnvironment>, dependencies
     selectBest(choices.slice(prompt * numChoices, (prompt + 1) * numChoices), n),
   );
   context.header('x-kvasir-cache', toCacheHeader(report(0)));
-  return context.json(writer.response(best, usage()));
+  const reports = prompts.map((_, prompt) => report(prompt * numChoices));
+  return context.json(writer.response(best, usage(), reports));
 }
 
 interface PromptToComplete {
@@ -114,7 +116,7 @@ class CompletionWriter {
   readonly #model: ServedModel;
   readonly #request: CompletionRequest;
   readonly #prompts: readonly PromptToComplete[];
-  readonly #report: (prompt: number) => CacheReport;
+  readonly #report: (choice: number) => CacheReport;
   readonly #head: object;
 
   constructor(
@@ -122,7 +124,7 @@ class CompletionWriter {
     request: CompletionRequest,
     seed: number,
     prompts: readonly PromptToComplete[],
-    report: (prompt: number) => CacheReport,
+    report: (choice: number) => CacheReport,
   ) {
     this.#report = report;
     this.#model = model;
@@ -138,14 +140,14 @@ class CompletionWriter {
     };
   }
 
-  response(choices: readonly FinishedChoice[], usage: Usage): object {
+  response(choices: readonly FinishedChoice[], usage: Usage, reports: readonly CacheReport[]): object {
     return {
       ...this.#head,
       choices: choices.map((choice, index) =>
         this.#choice(index, this.#echo(index) + choice.text, choice.tokens, choice.finishReason),
       ),
       usage,
-      kvasir: this.#prompts.length === 1 ? this.#report(0) : this.#prompts.map((_, prompt) => this.#report(prompt)),
+      kvasir: reports.length === 1 ? reports[0] : reports,
     };
   }
 
@@ -159,7 +161,7 @@ class CompletionWriter {
       const prompt = Math.floor(choice / this.#n);
       if (reported.has(prompt)) return {};
       reported.add(prompt);
-      return { kvasir: this.#report(prompt) };
+      return { kvasir: this.#report(choice) };
     };
     return {
       opening: () => {

@@ -2,7 +2,7 @@ import type { Context } from 'hono';
 import type { AppDependencies, AppEnvironment } from '../http/app-environment.ts';
 import { toSseResponse, type EventWriter } from '../http/sse-response.ts';
 import type { ChoiceStream } from '../generation/choice-stream.ts';
-import type { TextFinish, TextPiece, TextToken } from '../generation/text-choice.ts';
+import type { TextChoice, TextFinish, TextPiece, TextToken } from '../generation/text-choice.ts';
 
 /** One choice, read to its end. */
 export interface FinishedChoice {
@@ -35,10 +35,8 @@ export async function respondWithEvents(
     count();
     throw error;
   }
-  const isKnown = stream.choices.every(
-    ({ generation }) => generation.reuse !== null || generation.stats.outputTokens > 0,
-  );
-  if (isKnown) context.header('x-kvasir-cache', cacheHeader());
+  const { reuse, stats } = (stream.choices[0] as TextChoice).generation;
+  if (reuse !== null || stats.outputTokens > 0) context.header('x-kvasir-cache', cacheHeader());
   const response = toSseResponse(stream, writer, count);
   for (const [name, value] of context.res.headers) response.headers.set(name, value);
   return response;

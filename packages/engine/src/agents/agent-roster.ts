@@ -32,7 +32,7 @@ export class AgentRoster {
   }
 
   /** Takes many at once, each new. Cost: O(n log n). */
-  fill(summaries: readonly AgentSummary[]): void {
+  takeIn(summaries: readonly AgentSummary[]): void {
     for (const summary of summaries) {
       const tenant = this.#tenant(summary.tenant);
       tenant.agents.set(summary.name, summary);

@@ -59,7 +59,7 @@ export class AgentService implements AgentDirectory {
     const summaries: AgentSummary[] = [];
     for await (const page of parts.archive.list()) for (const summary of page) summaries.push(summary);
     const roster = new AgentRoster();
-    roster.fill(summaries);
+    roster.takeIn(summaries);
     for (const { agentId, pinnedTokens } of summaries) {
       if (pinnedTokens > 0) parts.memory.pin(agentId, pinnedTokens);
     }

@@ -15,8 +15,8 @@ export function* prefixesOf<Kind extends Child>(children: readonly Kind[], rest:
     const index = firstAfter(children, bound) - 1;
     const below = children[index];
     if (below === undefined) return;
-    const common = commonText(below.text, bound);
-    if (common < below.text.length) {
+    if (!bound.startsWith(below.text)) {
+      const common = commonText(below.text, bound);
       // Whatever else begins `rest` and sorts lower shares no more than this.
       if (common === 0) return;
       bound = bound.slice(0, common);
@@ -25,7 +25,7 @@ export function* prefixesOf<Kind extends Child>(children: readonly Kind[], rest:
     let first = index;
     while (children[first]?.text === below.text) first -= 1;
     for (let equal = first + 1; equal <= index; equal += 1) yield children[equal] as Kind;
-    if (common === 0) return;
+    if (below.text.length <= 1) return;
     bound = below.text.slice(0, -1);
   }
 }
@@ -46,10 +46,6 @@ export function commonText(a: string, b: string): number {
     length += CHUNK;
   while (length < shorter && a.charCodeAt(length) === b.charCodeAt(length)) length += 1;
   return length;
-}
-
-export function comesBefore(a: Int32Array, b: Int32Array): boolean {
-  return a.every((id, index) => id === b[index]);
 }
 
 /** Index of the first child whose text is greater than `text`. */

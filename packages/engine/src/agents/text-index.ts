@@ -1,5 +1,5 @@
 import { commonPrefix } from './agent-cut.ts';
-import { type Child, comesBefore, commonText, insertChild, nearest, prefixesOf } from './sorted-texts.ts';
+import { type Child, commonText, insertChild, nearest, prefixesOf } from './sorted-texts.ts';
 import { isMarkAt, isWordCut, lastMarkEnd, wholeMarks } from './spelled-text.ts';
 
 /**
@@ -140,12 +140,13 @@ export class TextIndex {
   /** Drops the path's last record and what only it needed. */
   forget(tenant: string, path: readonly TextRecord[]): void {
     const from = this.#tenants.get(tenant);
-    let node = from?.root;
+    if (from === undefined) return;
+    let node: Node | undefined = from.root;
     for (const record of path) node = node?.children.find((child) => isSame(child.record, record));
-    while (from !== undefined && node !== undefined && node.parent !== null && node.children.length === 0) {
-      const { parent } = node;
-      this.#drop(from, node);
-      node = parent;
+    for (let last = node; last !== undefined && last.children.length === 0 && last !== from.root; ) {
+      const { parent } = last as Node & { readonly parent: Node };
+      this.#drop(from, last);
+      last = parent;
     }
   }
 
@@ -293,7 +294,8 @@ function pathOf(node: Node): Node[] {
 }
 
 function isSame(a: TextRecord, b: TextRecord): boolean {
-  return a.text === b.text && a.tokenIds.length === b.tokenIds.length && comesBefore(a.tokenIds, b.tokenIds);
+  const { length } = a.tokenIds;
+  return a.text === b.text && length === b.tokenIds.length && commonPrefix(a.tokenIds, b.tokenIds) === length;
 }
 
 function bytesOf({ record }: Node): number {

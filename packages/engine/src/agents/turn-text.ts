@@ -61,9 +61,17 @@ export function readTurnTexts(manifest: Pick<AgentManifest, 'turns' | 'tokenIds'
   return known;
 }
 
-/** The text of the turns that stay whole when the agent's tokens become `tokenIds`: what `writeTurnText` goes on from. */
-export function textBefore(manifest: Pick<AgentManifest, 'turns' | 'tokenIds'>, tokenIds: Int32Array): AgentText {
+/**
+ * The text of the turns that stay whole when the agent's tokens become `tokenIds`: what `writeTurnText` goes on from.
+ * @param known what `readTurnTexts` tells of the manifest, where it was read already
+ */
+export function textBefore(
+  manifest: Pick<AgentManifest, 'turns' | 'tokenIds'>,
+  tokenIds: Int32Array,
+  known: AgentText | null = null,
+): AgentText {
   const common = commonPrefix(manifest.tokenIds, tokenIds);
+  if (known !== null && common === manifest.tokenIds.length) return known;
   return readTurnTexts({ ...manifest, turns: manifest.turns.filter(({ endTokens }) => endTokens <= common) });
 }
 
