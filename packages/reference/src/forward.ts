@@ -57,8 +57,12 @@ function attention(model: ReferenceModel, layer: number, x: Float64Array, option
   const store = options.storeKv ?? ((value) => value);
   const { storeHead = (head) => head } = options;
   const positioned = rotate(perHead(project('k'), 'k'), numKvHeads, headDim, model.rope);
-  const k = eachHead(positioned.map(store), headDim, (head) => storeHead(head, 'k'));
-  const v = eachHead(project('v').map(store), headDim, (head) => storeHead(head, 'v'));
+  const stored = (y: Float64Array, component: 'k' | 'v') =>
+    eachHead(y.map(store), headDim, (head, index) =>
+      storeHead(head, component, { layer, token: Math.floor(index / numKvHeads), kvHead: index % numKvHeads }),
+    );
+  const k = stored(positioned, 'k');
+  const v = stored(project('v'), 'v');
 
   const mixed = new Float64Array(T * numHeads * headDim);
   const weights = new Float64Array(T);
@@ -166,9 +170,13 @@ function rotate(x: Float64Array, heads: number, headDim: number, rope: Rope): Fl
   return y;
 }
 
-function eachHead(x: Float64Array, headDim: number, change: (head: Float64Array) => Float64Array): Float64Array {
+function eachHead(
+  x: Float64Array,
+  headDim: number,
+  change: (head: Float64Array, index: number) => Float64Array,
+): Float64Array {
   const y = new Float64Array(x.length);
-  for (let at = 0; at < x.length; at += headDim) y.set(change(x.slice(at, at + headDim)), at);
+  for (let at = 0; at < x.length; at += headDim) y.set(change(x.slice(at, at + headDim), at / headDim), at);
   return y;
 }
 

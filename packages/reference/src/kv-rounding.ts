@@ -1,7 +1,13 @@
 import { fromHalf, roundHalfEven, toHalf } from './floats.ts';
 
 /** One head of one token as attention reads it out of a pool of some format. */
-export type StoreHead = (head: Float64Array, component: 'k' | 'v') => Float64Array;
+export type StoreHead = (head: Float64Array, component: 'k' | 'v', place: HeadPlace) => Float64Array;
+
+export interface HeadPlace {
+  readonly layer: number;
+  readonly token: number;
+  readonly kvHead: number;
+}
 
 const GROUP_VALUES = 64;
 
@@ -10,7 +16,7 @@ const GROUP_VALUES = 64;
  * `q8`: code = x / scale, scale = max|x| / 127. `q4`: code = (x − minimum) / scale, scale = (max − minimum) / 15. Groups of
  * K are multiplied by the Walsh–Hadamard matrix before and after: a score with the stored vector is one with this.
  */
-export const KV_ROUNDING: Readonly<Record<'q8' | 'q4', StoreHead>> = {
+export const KV_ROUNDING: Readonly<Record<'q8' | 'q4', (head: Float64Array, component: 'k' | 'v') => Float64Array>> = {
   q8: (head, component) => eachGroup(head, component === 'k' ? turned(roundTo8Bits) : roundTo8Bits),
   q4: (head, component) => eachGroup(head, component === 'k' ? turned(roundTo4Bits) : roundTo4Bits),
 };
@@ -18,7 +24,7 @@ export const KV_ROUNDING: Readonly<Record<'q8' | 'q4', StoreHead>> = {
 type Round = (group: Float64Array) => Float64Array;
 
 function turned(round: Round): Round {
-  return (group) => hadamard(round(hadamard(group)));
+  return (group) => fromStoredKey(round(toStoredKey(group)));
 }
 
 function eachGroup(head: Float64Array, round: Round): Float64Array {
@@ -41,6 +47,24 @@ function roundTo4Bits(group: Float64Array): Float64Array {
 
 function clamp(value: number, low: number, high: number): number {
   return Math.min(Math.max(value, low), high);
+}
+
+/** A group of K as it is stored: turned, and scaled by a power of two near 1 / √run. */
+export function toStoredKey(group: Float64Array): Float64Array {
+  const scale = storedScale(group.length);
+  return hadamard(group).map((x) => x * scale);
+}
+
+/** What `toStoredKey` was made of. */
+export function fromStoredKey(stored: Float64Array): Float64Array {
+  const scale = storedScale(stored.length);
+  return hadamard(stored).map((x) => x / scale);
+}
+
+/** √run · 2^−⌊log2(run) / 2⌋: 1 where the run is an even power of two. */
+function storedScale(length: number): number {
+  const bits = Math.log2(length & -length);
+  return 2 ** (bits / 2 - Math.floor(bits / 2));
 }
 
 /** The orthonormal Walsh–Hadamard matrix times each run of the largest power of two that divides the length. */
