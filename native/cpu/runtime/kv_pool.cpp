@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/checks.h"
+#include "cpu/runtime/transpose.h"
 
 namespace kv::cpu {
 
@@ -32,8 +33,7 @@ void transpose_values(std::uint32_t value_bytes, const std::byte* in, std::byte*
     struct Value { std::byte bytes[4]; };
     transpose(reinterpret_cast<const Value*>(in), reinterpret_cast<Value*>(out), rows, cols);
   } else {
-    struct Value { std::byte bytes[2]; };
-    transpose(reinterpret_cast<const Value*>(in), reinterpret_cast<Value*>(out), rows, cols);
+    transpose_2_bytes(in, std::uint64_t{cols} * 2, out, std::uint64_t{rows} * 2, rows, cols);
   }
 }
 
