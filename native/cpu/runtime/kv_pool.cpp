@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/checks.h"
+#include "cpu/runtime/transpose.h"
 
 namespace kv::cpu {
 
@@ -45,7 +46,11 @@ void transpose(Section* section, Record* record, std::uint32_t rows, std::uint32
     }
   };
   if (bytes == 2) {
-    each_in_tiles<kToRecords>(rows, [&](std::uint64_t row, std::uint64_t token) { move(row, token, 2); });
+    if constexpr (kToRecords) {
+      transpose_2_bytes(section, kTokens * 2, record, record_bytes, rows, kTokens);
+    } else {
+      transpose_2_bytes(record, record_bytes, section, kTokens * 2, kTokens, rows);
+    }
   } else if (bytes == 4) {
     each_in_tiles<kToRecords>(rows, [&](std::uint64_t row, std::uint64_t token) { move(row, token, 4); });
   } else {

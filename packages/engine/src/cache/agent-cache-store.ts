@@ -96,7 +96,10 @@ export class AgentCacheStore implements SequenceCache {
       this.#ask(sequence, tenant, match);
       return 'loading';
     }
-    return this.#bringIn(sequence, tenant, choosePrefix(match, tokenIds.length, this.tiers, this.planner), numPromised);
+    const found = choosePrefix(match, tokenIds.length, this.tiers, this.planner);
+    const notLoaded = found.cause === 'recompute-faster' ? match.nodes[found.numNodes] : undefined;
+    if (notLoaded !== undefined && this.planner.mayProbe(this.#ports.clock.now())) void this.loader.probe(notLoaded);
+    return this.#bringIn(sequence, tenant, found, numPromised);
   }
 
   drop(sequence: Sequence): boolean {
