@@ -47,9 +47,9 @@ void transpose(Section* section, Record* record, std::uint32_t rows, std::uint32
   };
   if (bytes == 2) {
     if constexpr (kToRecords) {
-      transpose_2_bytes(section, kTokens * 2, record, record_bytes, rows, kTokens);
+      transpose_2_bytes(section, kTokens * 2, record, record_bytes, rows, kBlockTokens);
     } else {
-      transpose_2_bytes(record, record_bytes, section, kTokens * 2, kTokens, rows);
+      transpose_2_bytes(record, record_bytes, section, kTokens * 2, kBlockTokens, rows);
     }
   } else if (bytes == 4) {
     each_in_tiles<kToRecords>(rows, [&](std::uint64_t row, std::uint64_t token) { move(row, token, 4); });
