@@ -263,12 +263,8 @@ async function openAgents(
     layoutVersion: LAYOUT_VERSION,
     numericsId: runner.info.numericsId,
   };
-  const tier = await openColdTier({
-    directory: config.memoryDir,
-    keptBytes: config.coldBytes,
-    writtenBytes: config.coldWriteBytes,
-    narrator,
-  });
+  const { memoryDir: directory, coldBytes: keptBytes, coldWriteBytes: writtenBytes } = config;
+  const tier = await withAdvice(() => openColdTier({ directory, keptBytes, writtenBytes, narrator }));
   disposers.push(() => tier.close());
   const { agents: archive, blocks } = tier;
   const memory = createAgentMemory({ identity, engine, runner, blocks, archive, narrator });
@@ -277,6 +273,17 @@ async function openAgents(
   const agents = await AgentService.open({ archive, memory, narrator, now, checksum: crc32, vocabularySize });
   disposers.push(() => agents.close());
   return { agents, memory };
+}
+
+/** A directory that cannot be used is the user's to change; how, only this side of it knows. */
+async function withAdvice<Value>(open: () => Promise<Value>): Promise<Value> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!isKvasirError(error) || !/^(cache-locked|disk-full|disk-unwritable)$/.test(error.code)) throw error;
+    const advice = 'name another with --memory-dir, or none to keep no agents';
+    throw new KvasirError(error.code, `${error.message}; ${advice}`, { facts: error.facts, cause: error });
+  }
 }
 
 /** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */

@@ -153,7 +153,8 @@ async function converse(
     expect([...again.ids]).toEqual([...prompt.ids]);
     if (before !== null && prompt.text !== null) {
       const next = prompt.text.slice(before.text.length);
-      const isWhole = prompt.text.startsWith(before.text) && /^(\u0000[^\u0001]|\n|$)/.test(next);
+      const isMark = next.startsWith('\u0000') && !next.startsWith('\u0000\u0001');
+      const isWhole = prompt.text.startsWith(before.text) && (isMark || next.startsWith('\n') || next === '');
       const begins = before.ids.every((id, index) => id === prompt.ids[index]);
       if (isWhole && !begins) throw new Error(`expected the ids of the turn before, found others: ${prompt.text}`);
       counts[isWhole ? 'kept' : 'left'] += 1;
