@@ -191,7 +191,9 @@ async function loadModel(
   const narrator = container.resolve(NARRATOR);
   const kept =
     needs.keepsKv === true
-      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, openColdTier)
+      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, (options) =>
+          withAdvice(() => openColdTier(options)),
+        )
       : null;
   if (kept !== null) disposers.push(() => kept.close());
   const engine = new BatchEngine(
@@ -263,6 +265,17 @@ async function openAgents(
   });
   disposers.push(() => agents.close());
   return agents;
+}
+
+/** A directory that cannot be used is the user's to change; how, only this side of it knows. */
+async function withAdvice<Value>(open: () => Promise<Value>): Promise<Value> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!isKvasirError(error) || !/^(cache-locked|disk-full|disk-unwritable)$/.test(error.code)) throw error;
+    const advice = 'name another with --memory-dir, or none to keep no agents';
+    throw new KvasirError(error.code, `${error.message}; ${advice}`, { facts: error.facts, cause: error });
+  }
 }
 
 /** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */

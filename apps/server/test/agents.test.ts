@@ -163,6 +163,7 @@ describe('a turn of an agent', () => {
     before.template.write = write;
     before.engine.script = say('é!');
     await before.post('/v1/chat/completions', chat(), ADA);
+    await before.post('/v1/agents/ada/fork', { name: 'fork' });
     const after = createTestApp({}, await createTestAgents(kept));
     after.template.write = write;
     after.engine.script = say('x');
@@ -172,7 +173,19 @@ describe('a turn of an agent', () => {
     const second = after.engine.requests[0]?.promptIds ?? new Int32Array();
     expect([...second.subarray(0, first.length + 3)]).toEqual([...first, 0xc3, 0xa9, 0x21]);
     expect(await get(after, '/v1/agents/ada')).toMatchObject({ turns: 2 });
-    expect((await kept.agents.inspect({ tenant: 'default', name: 'ada' })).manifest.turns[0]?.isCut).toBe(false);
+    const { manifest } = await kept.agents.inspect({ tenant: 'default', name: 'ada' });
+    expect(manifest.turns.map(({ isCut }) => isCut)).toEqual([false, false]);
+    // A fork's turns came with it: its next one keeps their ids, also where the agent it came from is gone.
+    const later = createTestApp({}, await createTestAgents(kept));
+    later.template.write = write;
+    later.engine.script = say('x');
+    await later.app.request('/v1/agents/ada', { method: 'DELETE' });
+    await later.post('/v1/chat/completions', { model: 'default', messages, agent_id: 'fork' });
+    expect([...(later.engine.requests[0]?.promptIds ?? [])]).toEqual([...second]);
+    expect(await get(later, '/v1/agents/fork')).toMatchObject({
+      turns: 2,
+      turn_ends: [{ cut: false }, { cut: false }],
+    });
   });
 });
 

@@ -18,6 +18,7 @@ export type {
   NoteEntry,
 } from './agents/agent-manifest.ts';
 export type { AgentMemory, MemoryBlock, MemoryBlockListing } from './agents/agent-memory.ts';
+export { importedNumerics, kvScopeOf } from './agents/kv-scope.ts';
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
 export { BlockPool } from './blocks/block-pool.ts';

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { KvasirError } from '@kvasir/domain';
+import { KvasirError, kvScopeOf } from '@kvasir/domain';
 import { createStopMatcher } from '@kvasir/tokenizer';
 import { ChoiceStream } from './choice-stream.ts';
 import { concludeTurn } from './conclude-turn.ts';
@@ -22,7 +22,7 @@ export function startGeneration(model: ServedModel, plan: GenerationPlan): Choic
           sampling: { ...plan.sampling, seed: seedOfSample(plan.seed, sample) },
           maxTokens: plan.maxTokens,
           stopIds: plan.ignoreEos ? [] : model.stopIds,
-          tenant: plan.tenant,
+          tenant: plan.turn === null ? plan.tenant : kvScopeOf(plan.turn.manifest),
           ...(plan.turn === null ? {} : { owner: plan.turn.manifest.agentId }),
         });
         const detokenizer = model.tokenizer.createDetokenizer({ skipSpecial: true, continues: plan.continues });

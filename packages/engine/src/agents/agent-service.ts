@@ -122,7 +122,10 @@ export class AgentService implements AgentDirectory {
       const { archive, memory, now } = this.#parts;
       const summary = await archive.commit(manifest.agentId, { kind: 'rewind', numTokens, atMs: now() });
       this.#roster.put(summary);
-      if (this.#isOurs(manifest)) memory.follow(manifest, manifest.tokenIds.slice(0, numTokens));
+      if (this.#isOurs(manifest)) {
+        memory.adopt(manifest);
+        memory.follow(manifest, manifest.tokenIds.slice(0, numTokens));
+      }
       return summary;
     });
   }
@@ -150,6 +153,7 @@ export class AgentService implements AgentDirectory {
     return this.#alone([agent], signal, async () => {
       const manifest = await this.#read(agent);
       const { memory, checksum } = this.#parts;
+      if (this.#isOurs(manifest)) memory.adopt(manifest);
       const blocks = this.#isOurs(manifest) ? memory.listBlocks(manifest, manifest.tokenIds) : [];
       return exportAgent(manifest, memory, blocks, checksum, signal);
     });

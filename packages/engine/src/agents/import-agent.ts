@@ -7,6 +7,7 @@ import {
   type AgentSummary,
   type CacheIdentity,
   type CancellationSignal,
+  importedNumerics,
   KvasirError,
 } from '@kvasir/domain';
 import { ByteStream } from './byte-stream.ts';
@@ -54,8 +55,8 @@ export async function importAgent(
       turns,
     });
     return await undoOnFailure(created, parts, async () => {
-      const taken = await takeBlocks(reader, created, memory, judged.refusal);
       memory.adopt(await archive.read(created.agentId));
+      const taken = await takeBlocks(reader, created, memory, judged.refusal);
       memory.follow({ agentId: created.agentId, tenant }, tokenIds);
       return { agent: created, ...taken };
     });
@@ -93,7 +94,7 @@ function judge(found: CacheIdentity, own: CacheIdentity, acceptNumerics: boolean
       refusal: `numericsId: expected ${own.numericsId}, found ${found.numericsId}; accept other numerics to take them`,
     };
   }
-  return { identity: { ...own, numericsId: `${own.numericsId} importing ${found.numericsId}` }, refusal: null };
+  return { identity: { ...own, numericsId: importedNumerics(own.numericsId, found.numericsId) }, refusal: null };
 }
 
 async function takeBlocks(

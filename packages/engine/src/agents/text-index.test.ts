@@ -188,6 +188,17 @@ describe('turns as JSON', () => {
     texts.forget('t', readTurnTexts(both).records);
     expect(texts.usage).toEqual({ records: 0, bytes: 0 });
 
+    texts.addPath('t', readTurnTexts(both).records);
+    texts.add('t', turn(`${HELLO.text}${END}other${END}`, ids(901, 1, 900, 10, 11, 12, 900, 4, 900), [['d', 31]]));
+    texts.forget('t', known.records);
+    expect(texts.usage.records).toBe(0);
+    texts.forget('t', known.records);
+    texts.forget('t', []);
+    texts.addPath('t', readTurnTexts(both).records);
+    texts.add('t', turn(`${HELLO.text}${END}other${END}`, ids(901, 1, 900, 10, 11, 12, 900, 4, 900), [['d', 31]]));
+    texts.forget('t', readTurnTexts(both).records);
+    expect(texts.usage.records).toBe(2);
+
     const cut = { ...two, endTokens: 8, isCut: true };
     expect(readTurnTexts({ turns: [one, cut], tokenIds: second.tokenIds.slice(0, 8) }).text).toBe(first.text);
     const silent = stored(known, null, 10);

@@ -137,16 +137,22 @@ export class TextIndex {
     this.#shrink();
   }
 
-  /** Drops the path's last record and what only it needed. */
+  /** Drops the path's last record, whatever goes on from it, and what only it needed of those before. */
   forget(tenant: string, path: readonly TextRecord[]): void {
     const from = this.#tenants.get(tenant);
     if (from === undefined) return;
     let node: Node | undefined = from.root;
     for (const record of path) node = node?.children.find((child) => isSame(child.record, record));
-    for (let last = node; last !== undefined && last.children.length === 0 && last !== from.root; ) {
-      const { parent } = last as Node & { readonly parent: Node };
+    if (node === undefined || node === from.root) return;
+    this.#dropAfter(from, node);
+    for (let last = node; last.parent !== null && last.children.length === 0; last = last.parent)
       this.#drop(from, last);
-      last = parent;
+  }
+
+  #dropAfter(tenant: Tenant, node: Node): void {
+    for (let child = node.children.at(-1); child !== undefined; child = node.children.at(-1)) {
+      this.#dropAfter(tenant, child);
+      this.#drop(tenant, child);
     }
   }
 

@@ -6,6 +6,7 @@ import {
   type CancellationSignal,
   type Clock,
   KvasirError,
+  kvScopeOf,
   type MemoryBlock,
   type MemoryBlockListing,
   type Narrator,
@@ -49,8 +50,9 @@ export class EngineAgentMemory implements AgentMemory {
   }
 
   adopt(manifest: AgentManifest): void {
-    const { agentId, tenant, tokenIds } = manifest;
+    const { agentId, tokenIds } = manifest;
     if (this.#trails.has(agentId)) return;
+    const tenant = kvScopeOf(manifest);
     const trail = this.#trail({ agentId, tenant });
     const references = manifest.blocks[0] ?? [];
     trail.noted = references;
@@ -76,7 +78,7 @@ export class EngineAgentMemory implements AgentMemory {
       trail.noted = trail.noted.slice(0, firstCut);
       trail.notedNodes = trail.notedNodes.slice(0, firstCut);
     }
-    this.#assign(trail, this.#tiers.trie.cover(agent.tenant, tokenIds));
+    this.#assign(trail, this.#tiers.trie.cover(trail.tenant, tokenIds));
     this.#saver?.enqueue(trail);
   }
 
@@ -136,7 +138,7 @@ export class EngineAgentMemory implements AgentMemory {
 
   listBlocks(agent: AgentOfTenant, tokenIds: Int32Array): readonly MemoryBlockListing[] {
     const listings: MemoryBlockListing[] = [];
-    for (const node of this.#tiers.trie.cover(agent.tenant, tokenIds)) {
+    for (const node of this.#tiers.trie.cover(this.#scopeOf(agent), tokenIds)) {
       if (!this.#tiers.hasKv(node)) break;
       const hash = this.#tiers.hashes.of(node);
       for (const [group, shape] of this.#tiers.shapes.entries()) {
@@ -151,7 +153,7 @@ export class EngineAgentMemory implements AgentMemory {
     tokenIds: Int32Array,
     signal?: CancellationSignal,
   ): AsyncIterable<MemoryBlock> {
-    for (const node of this.#tiers.trie.cover(agent.tenant, tokenIds)) {
+    for (const node of this.#tiers.trie.cover(this.#scopeOf(agent), tokenIds)) {
       if (signal?.aborted === true)
         throw new KvasirError('aborted', 'export: expected to reach its end, it was aborted');
       const payloads = await this.#cache.loader.fetchOne(node);
@@ -172,7 +174,7 @@ export class EngineAgentMemory implements AgentMemory {
     // One layer group is one payload; several are several calls, of which the last completes the node.
     const parent =
       trail.nodes.find((node) => node.endToken === block.startToken) ??
-      (block.startToken === 0 ? this.#tiers.trie.root(agent.tenant) : null);
+      (block.startToken === 0 ? this.#tiers.trie.root(trail.tenant) : null);
     if (parent === null || this.#tiers.shapes.length > 1) return false;
     const node = this.#tiers.trie.child(parent, block.tokenIds);
     this.#tiers.keep(node, [block.payload]);
@@ -200,6 +202,10 @@ export class EngineAgentMemory implements AgentMemory {
   /** Saves nothing more; resolves when what was being written is. */
   async stop(): Promise<void> {
     await this.#saver?.stop();
+  }
+
+  #scopeOf({ agentId, tenant }: AgentOfTenant): string {
+    return this.#trails.get(agentId)?.tenant ?? tenant;
   }
 
   #trail({ agentId, tenant }: AgentOfTenant): AgentTrail {
