@@ -32,7 +32,8 @@ export function checkNativeIncludes() {
 function judge(folder, file, quote, name) {
   if (/^(napi|node_api|uv)\b/.test(name) && folder !== 'napi') return `<${name}>: only native/napi sees Node`;
   for (const [owner, pattern] of Object.entries(TOOLKIT)) {
-    if (quote === '<' && pattern.test(name) && folder !== owner)
+    const isOwnTest = file.startsWith(`native/tests/${owner}_`);
+    if (quote === '<' && pattern.test(name) && folder !== owner && !isOwnTest)
       return `<${name}>: only native/${owner} sees its toolkit`;
   }
   if (folder === 'abi' && !/^std(int|def)\.h$/.test(name))

@@ -50,7 +50,7 @@ std::vector<float> attend(const KernelTable& kernels, const Pool& pool, const st
   const std::size_t stride = static_cast<std::size_t>(kv::cpu::attention_output_stride(pool.D));
   const std::size_t D = static_cast<std::size_t>(pool.D);
   std::vector<float> out(queries.size() * D, -1);
-  std::vector<float> scores(6 * 256, std::nanf("")), outputs(6 * stride, std::nanf(""));
+  std::vector<float> scores(kv::cpu::kAttentionScoreFloats, std::nanf("")), outputs(6 * stride, std::nanf(""));
   for (std::size_t first = 0; first < queries.size(); first += static_cast<std::size_t>(rows)) {
     const int count = std::min(rows, static_cast<int>(queries.size() - first));
     std::vector<float> m(6), l(6), o(6 * stride), running_m(6), running_l(6), running_o(6 * stride);

@@ -15,6 +15,7 @@ namespace {
 
 using namespace kv::test;
 using namespace kv::cpu;
+using namespace kv;
 
 const KernelTable& kernels() { return *select_kernels("auto"); }
 

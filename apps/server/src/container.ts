@@ -5,15 +5,7 @@ import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
 import { createCudaModelLoader, isCudaAvailable } from '@kvasir/adapter-cuda';
 import { openColdTier } from '@kvasir/block-store-fs';
 import { isKvasirError, KvasirError } from '@kvasir/domain';
-import type {
-  AgentMemory,
-  CacheIdentity,
-  ChatTemplate,
-  Clock,
-  ModelLoader,
-  ModelRunner,
-  Narrator,
-} from '@kvasir/domain';
+import type { AgentArchive, ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
 import { AgentService, BatchEngine, TextIndex } from '@kvasir/engine';
 import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
 import { createChatTemplate, createTokenizer, type TextTokenizer } from '@kvasir/tokenizer';
@@ -27,8 +19,7 @@ import {
 import type { Config } from './config.ts';
 import { PromptEncoder } from './generation/prompt-encoder.ts';
 import type { ServedModel } from './generation/served-model.ts';
-import { createAgentMemory } from './loading/agent-memory.ts';
-import { modelFingerprint } from './loading/model-fingerprint.ts';
+import { openMemory } from './loading/open-memory.ts';
 import { planPool } from './loading/plan-pool.ts';
 import { modelName, resolveModel } from './loading/resolve-model.ts';
 import { vocabularyDirectory } from './loading/vocabulary-directory.ts';
@@ -46,11 +37,15 @@ export interface EngineNeeds {
   readonly poolTokens?: number;
   readonly contextLength?: number;
   readonly maxBatchSequences?: number;
+  /** Whether KV outlives the request that computed it; default: no, so that a measurement repeats its work. */
+  readonly keepsKv?: boolean;
 }
 
 export interface LoadedModel {
   readonly engine: BatchEngine;
   readonly runner: ModelRunner;
+  /** Agents that outlive the process; null without a place for them. */
+  readonly archive: AgentArchive | null;
   readonly contextLength: number;
 }
 
@@ -142,10 +137,8 @@ export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kva
     tokenizer: () => container.resolve(TOKENIZER),
     chatTemplate: () => container.resolve(CHAT_TEMPLATE),
     load,
-    serve: ({ keepsAgents = true } = {}) => {
-      const memoryDir = keepsAgents ? config.memoryDir : null;
-      return assembleServedModel(container, load, { ...config, memoryDir }, disposers);
-    },
+    serve: ({ keepsAgents = true } = {}) =>
+      assembleServedModel(container, () => load({ keepsKv: keepsAgents }), config, disposers),
     dispose: () => (disposing ??= disposeAll(pending, disposers)),
   };
 }
@@ -195,16 +188,23 @@ async function loadModel(
     onProgress: hooks.onLoad,
   });
   disposers.push(() => runner.dispose());
+  const narrator = container.resolve(NARRATOR);
+  const kept =
+    needs.keepsKv === true
+      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, openColdTier)
+      : null;
+  if (kept !== null) disposers.push(() => kept.close());
   const engine = new BatchEngine(
-    { runner, clock: container.resolve(CLOCK), narrator: container.resolve(NARRATOR) },
+    { runner, clock: container.resolve(CLOCK), narrator },
     {
       contextLength: plan.contextLength,
       maxQueue: config.maxQueue,
       ...(config.prefillChunkTokens > 0 ? { prefillChunkTokens: config.prefillChunkTokens } : {}),
+      ...(kept === null ? {} : { cache: kept.cache }),
     },
   );
   disposers.push(() => engine.dispose());
-  return { engine, runner, contextLength: plan.contextLength };
+  return { engine, runner, archive: kept?.archive ?? null, contextLength: plan.contextLength };
 }
 
 async function assembleServedModel(
@@ -220,8 +220,7 @@ async function assembleServedModel(
     load(),
   ]);
   const { info } = loaded.runner;
-  const { kvDType, memoryDir } = config;
-  const kept = memoryDir === null ? null : await openAgents(container, loaded, { ...config, memoryDir }, disposers);
+  const agents = await openAgents(container, loaded, disposers);
   return {
     name: modelName(file.path),
     created: Math.floor(Date.now() / 1000),
@@ -231,59 +230,39 @@ async function assembleServedModel(
       vocabularySize: info.vocabularySize,
       backend: info.backend,
       device: info.device,
-      numericsId: `${info.numericsId}/kv-${kvDType}`,
-      kvDType,
+      numericsId: info.numericsId,
+      kvDType: config.kvDType,
     },
     tokenizer,
     template,
     prompts: new PromptEncoder(tokenizer, new TextIndex({ maxBytes: config.textIndexBytes })),
     engine: loaded.engine,
-    agents: kept?.agents ?? null,
+    agents,
     stopIds: [...new Set([...tokenizer.info.stopIds, ...file.generationConfig.eosTokenIds])],
     memory: () => loaded.runner.memory(),
-    countAgents: () => kept?.agents.size ?? 0,
-    flush: async (signal) => kept?.memory.flush(signal),
+    countAgents: () => agents?.size ?? 0,
+    flush: async (signal) => loaded.engine.agentMemory?.flush(signal),
   };
 }
 
-/** Of the canonical payload; counts up when its meaning changes. */
-const LAYOUT_VERSION = '1';
-
-/** Agents that outlive the process, in `memoryDir`. Given up before the engine, whose blocks they are saved from. */
+/** The agents whose KV the engine keeps; null without a place for them. */
 async function openAgents(
   container: DependencyContainer,
-  { engine, runner }: LoadedModel,
-  config: Config & { readonly memoryDir: string },
+  { engine, runner, archive }: LoadedModel,
   disposers: Disposer[],
-): Promise<{ readonly agents: AgentService; readonly memory: AgentMemory }> {
-  const narrator = container.resolve(NARRATOR);
-  const identity: CacheIdentity = {
-    modelFingerprint: await modelFingerprint(await container.resolve(MODEL_FILE), config.cacheDir),
-    kvDType: config.kvDType,
-    layoutVersion: LAYOUT_VERSION,
-    numericsId: runner.info.numericsId,
-  };
-  const { memoryDir: directory, coldBytes: keptBytes, coldWriteBytes: writtenBytes } = config;
-  const tier = await withAdvice(() => openColdTier({ directory, keptBytes, writtenBytes, narrator }));
-  disposers.push(() => tier.close());
-  const { agents: archive, blocks } = tier;
-  const memory = createAgentMemory({ identity, engine, runner, blocks, archive, narrator });
-  const { vocabularySize } = runner.info;
-  const now = () => Date.now();
-  const agents = await AgentService.open({ archive, memory, narrator, now, checksum: crc32, vocabularySize });
+): Promise<AgentService | null> {
+  const memory = engine.agentMemory;
+  if (archive === null || memory === null) return null;
+  const agents = await AgentService.open({
+    archive,
+    memory,
+    narrator: container.resolve(NARRATOR),
+    now: () => Date.now(),
+    checksum: crc32,
+    vocabularySize: runner.info.vocabularySize,
+  });
   disposers.push(() => agents.close());
-  return { agents, memory };
-}
-
-/** A directory that cannot be used is the user's to change; how, only this side of it knows. */
-async function withAdvice<Value>(open: () => Promise<Value>): Promise<Value> {
-  try {
-    return await open();
-  } catch (error) {
-    if (!isKvasirError(error) || !/^(cache-locked|disk-full|disk-unwritable)$/.test(error.code)) throw error;
-    const advice = 'name another with --memory-dir, or none to keep no agents';
-    throw new KvasirError(error.code, `${error.message}; ${advice}`, { facts: error.facts, cause: error });
-  }
+  return agents;
 }
 
 /** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */

@@ -121,9 +121,9 @@ export const SETTINGS = {
     defaultText: '0: what the model was made for, as far as the pool holds it',
   }),
   kvDType: setting({
-    schema: z.enum(['f16', 'bf16', 'f32']).default('f16'),
+    schema: z.enum(['f16', 'bf16', 'f32', 'q8', 'q4']).default('f16'),
     value: 'dtype',
-    help: 'format of the KV pool: f16, bf16 or f32',
+    help: 'format of the KV pool: f16, bf16, f32, q8 (half the bytes of f16) or q4 (a bit over a quarter)',
   }),
   poolTokens: setting({
     schema: orAuto().default(0),
@@ -163,7 +163,7 @@ export const SETTINGS = {
   memoryDir: setting({
     schema: z.string().min(1).nullable().default(null),
     value: 'path | none',
-    help: 'folder where agents and their KV outlive the process; one server at a time; none keeps no agents',
+    help: 'folder where agents and their KV outlive the process; one server at a time; none keeps prefixes in memory and no agents',
     defaultText: '<cacheDir>/memory',
   }),
   coldBytes: setting({
@@ -177,6 +177,22 @@ export const SETTINGS = {
     value: 'bytes',
     help: 'most KV written to memoryDir in a day; beyond it KV is computed again',
     defaultText: '64GiB',
+  }),
+  warmBytes: setting({
+    schema: bytes.nullable().default(null),
+    value: 'bytes',
+    help: 'host memory for KV that has left the pool',
+    defaultText: '0 on the CPU, whose pool is host memory; a quarter of the free memory elsewhere',
+  }),
+  restore: setting({
+    schema: z.enum(['auto', 'always', 'never']).default('auto'),
+    value: 'policy',
+    help: 'KV that is known but not in the pool: auto loads what is faster loaded than computed, always loads, never computes',
+  }),
+  minBlocksPerAgent: setting({
+    schema: integer(0, 1_000_000).default(0),
+    value: 'blocks',
+    help: 'first blocks of 256 tokens of every agent that leave the pool only when nothing else can',
   }),
   textIndexBytes: setting({
     schema: bytes.default(64 * 2 ** 20),

@@ -53,6 +53,7 @@ export class ScriptedEngine implements GenerationEngine {
       executeMs: 0,
       batchSizes: [0, 4, 3],
       blocks: [{ total: 8, free: 8, used: 0, retired: 0, peak: 0 }],
+      cache: null,
       failure: this.failure,
     };
   }

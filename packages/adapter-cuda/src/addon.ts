@@ -6,9 +6,8 @@ import type { KvasirAddon } from '@kvasir/native-runner';
 // Seen from src and from dist alike, the package's folder is one up.
 const packageDirectory = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
-/** Where `build:native`, `install` and `kvasir-build-cuda` put the addon; KVASIR_CUDA_ADDON names another. */
-export const CUDA_ADDON_FILE =
-  process.env['KVASIR_CUDA_ADDON'] ?? path.join(packageDirectory, '.native/cuda/Release/kvasir_cuda.node');
+/** Where `build:native`, `install` and `kvasir-build-cuda` put the addon. */
+export const CUDA_ADDON_FILE = path.join(packageDirectory, '.native/cuda/Release/kvasir_cuda.node');
 
 const BUILD_COMMAND = `node ${path.join(packageDirectory, 'scripts/build-native.mjs')}`;
 

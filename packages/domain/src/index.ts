@@ -24,7 +24,15 @@ export { BlockPool } from './blocks/block-pool.ts';
 export type { BlockPoolStats } from './blocks/block-pool.ts';
 export { BlockTable } from './blocks/block-table.ts';
 export type { KvBlock } from './blocks/kv-block.ts';
-export { BLOCK_LAYOUTS, KV_DTYPE_BYTES, TENSOR_DTYPES } from './model/dtype.ts';
+export {
+  BLOCK_LAYOUTS,
+  KV_DTYPES,
+  KV_FORMATS,
+  KV_GROUP_VALUES,
+  kvDTypeTakes,
+  kvRecordBytes,
+  TENSOR_DTYPES,
+} from './model/dtype.ts';
 export type { BlockLayout, KvDType, TensorDType } from './model/dtype.ts';
 export { attentionParityTokens } from './model/attention-parity.ts';
 export { BLOCK_TOKENS, ModelCacheSpec } from './model/model-cache-spec.ts';
@@ -77,6 +85,7 @@ export type { CancellationSignal } from './ports/cancellation-signal.ts';
 export type { Clock } from './ports/clock.port.ts';
 export type {
   EngineLimits,
+  CacheStats,
   EngineStats,
   Generation,
   GenerationBatch,
@@ -85,9 +94,9 @@ export type {
   GenerationOutput,
   GenerationRequest,
   GenerationStats,
+  LogitsRequest,
   PrefixReuse,
   ReuseLimit,
-  LogitsRequest,
   ScoreRequest,
   StepReport,
   TokenEvent,

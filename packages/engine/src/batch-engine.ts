@@ -22,6 +22,7 @@ import {
   resolveSettings,
 } from './engine-options.ts';
 import { GenerationStream } from './generation-stream.ts';
+import { EngineAgentMemory } from './cache/engine-agent-memory.ts';
 import { LogitsSink, ScoreSink } from './reading-sinks.ts';
 import { checkFits, checkRequest, checkTokenIds, resolveMaxOutputs } from './request-checks.ts';
 import type { SequenceSink } from './sequence-sink.ts';
@@ -37,6 +38,8 @@ const LOGITS_CHUNK_FLOATS = 4 * 1024 * 1024;
 export class BatchEngine implements GenerationEngine {
   readonly settings: EngineSettings;
   readonly limits: EngineLimits;
+  /** The KV behind agents; null without a cache. */
+  readonly agentMemory: EngineAgentMemory | null;
   readonly #ports: BatchEnginePorts;
   readonly #pools: readonly BlockPool[];
   readonly #pipeline: StepPipeline;
@@ -56,7 +59,10 @@ export class BatchEngine implements GenerationEngine {
       maxBatchSequences: this.settings.maxBatchSequences,
       vocabularySize: info.vocabularySize,
     };
-    this.#pipeline = new StepPipeline(ports, this.settings, this.#pools);
+    this.#pipeline = new StepPipeline(ports, this.settings, this.#pools, options.cache, () => this.#wakeLoop());
+    const { kvCache } = this.#pipeline;
+    this.agentMemory =
+      options.cache === undefined || kvCache === null ? null : new EngineAgentMemory(kvCache, options.cache, ports);
   }
 
   submit(request: GenerationRequest): Generation {
@@ -81,7 +87,7 @@ export class BatchEngine implements GenerationEngine {
       signal,
       end: (finish) => this.#end(sequence, finish),
     });
-    this.#enqueue(sequence, stream, request.owner);
+    this.#enqueue(sequence, stream, request.owner, request.tenant);
     if (signal?.aborted === true) stream.abort();
     return stream;
   }
@@ -109,8 +115,7 @@ export class BatchEngine implements GenerationEngine {
         new KvasirError('invalid-argument', 'step: expected an engine nobody else steps, found it started or stepping'),
       );
     }
-    this.#pipeline.fill();
-    this.#stepping = this.#pipeline.settle().finally(() => {
+    this.#stepping = this.#stepOnce().finally(() => {
       this.#stepping = null;
     });
     return this.#stepping;
@@ -122,24 +127,39 @@ export class BatchEngine implements GenerationEngine {
   }
 
   stats(): EngineStats {
-    return { ...this.#pipeline.stats(), blocks: this.#pools.map((pool) => pool.stats()) };
+    const blocks = this.#pools.map((pool) => pool.stats());
+    return { ...this.#pipeline.stats(), blocks, cache: this.#pipeline.kvCache?.stats() ?? null };
   }
 
   /** Every block accounted for once, in every pool. Cost: O(N). @throws KvasirError `invariant-broken` */
   checkIntegrity(): void {
     for (const pool of this.#pools) pool.checkIntegrity();
+    const problem = this.#pipeline.kvCache?.findProblem() ?? null;
+    if (problem !== null)
+      throw new KvasirError('invariant-broken', `KV cache: expected it consistent, found ${problem}`);
   }
 
   async dispose(): Promise<void> {
     this.#pipeline.close(new KvasirError('disposed', 'engine: expected a running one, found it disposed'));
     this.#wakeLoop();
+    await this.agentMemory?.stop();
     await this.#loop;
     await this.#stepping;
     while (this.#pipeline.numInFlight > 0) await this.#pipeline.settle();
+    while (this.#pipeline.numLoading > 0) await this.#sleep();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose();
+  }
+
+  async #stepOnce(): Promise<StepReport> {
+    this.#pipeline.fill();
+    while (this.#isLoadingOnly) {
+      await this.#sleep();
+      this.#pipeline.fill();
+    }
+    return await this.#pipeline.settle();
   }
 
   async #run(): Promise<void> {
@@ -156,8 +176,19 @@ export class BatchEngine implements GenerationEngine {
   }
 
   async #nextWork(): Promise<void> {
-    if (this.#pipeline.failure !== null || this.#pipeline.hasWork) return;
-    await new Promise<void>((resolve) => {
+    if (this.#pipeline.failure !== null || (this.#pipeline.hasWork && !this.#isLoadingOnly)) return;
+    await this.#sleep();
+  }
+
+  /** Nothing runs, and somebody waits for KV that is on its way. */
+  get #isLoadingOnly(): boolean {
+    const { numInFlight, numLoading, failure } = this.#pipeline;
+    return numInFlight === 0 && numLoading > 0 && failure === null;
+  }
+
+  /** Until there is a new request, KV has arrived, or the engine is disposed. */
+  #sleep(): Promise<void> {
+    return new Promise((resolve) => {
       this.#wake = resolve;
     });
   }
@@ -179,7 +210,7 @@ export class BatchEngine implements GenerationEngine {
     this.#checkQueue();
     const sequence = this.#createSequence(request.tokenIds, goal, maxChunkTokens);
     const abort = (): void => this.#end(sequence, { reason: 'abort' });
-    this.#enqueue(sequence, sink, undefined);
+    this.#enqueue(sequence, sink);
     if (request.signal?.aborted === true) abort();
     request.signal?.addEventListener('abort', abort);
     try {
@@ -196,8 +227,8 @@ export class BatchEngine implements GenerationEngine {
     return new Sequence(id, blocks, goal, maxChunkTokens);
   }
 
-  #enqueue(sequence: Sequence, sink: SequenceSink, owner: string | undefined): void {
-    this.#pipeline.add(sequence, sink, owner ?? String(sequence.id));
+  #enqueue(sequence: Sequence, sink: SequenceSink, owner = String(sequence.id), tenant = 'default'): void {
+    this.#pipeline.add(sequence, sink, owner, tenant);
     this.#wakeLoop();
   }
 

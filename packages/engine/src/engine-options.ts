@@ -1,4 +1,5 @@
 import { type Clock, KvasirError, type ModelRunner, type Narrator, type RunnerInfo } from '@kvasir/domain';
+import type { CacheOptions } from './cache/cache-options.ts';
 
 /** The driven ports the engine works through. It disposes none of them. */
 export interface BatchEnginePorts {
@@ -8,6 +9,8 @@ export interface BatchEnginePorts {
 }
 
 export interface BatchEngineOptions {
+  /** Keeps the KV of what was computed, for later prompts and for agents; default: nothing outlives its sequence. */
+  readonly cache?: CacheOptions;
   /** Longest context of a sequence in tokens; lowered to what the runner's block tables can name. */
   readonly contextLength: number;
   /** Tokens a step may carry; default and upper limit: what the runner was loaded for. */

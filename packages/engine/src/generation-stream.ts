@@ -24,6 +24,15 @@ export interface GenerationStreamOptions {
   readonly end: (finish: GenerationFinish) => void;
 }
 
+const NO_CACHE: PrefixReuse = {
+  matchedTokens: 0,
+  reusedTokens: 0,
+  fromTier: { hot: 0, warm: 0, cold: 0 },
+  restoredBytes: { warm: 0, cold: 0 },
+  restoreMs: 0,
+  cause: 'cache-off',
+};
+
 /** The caller's end of a sequence: events wait here until they are read; writing never waits for a reader. */
 export class GenerationStream implements Generation, SequenceSink {
   readonly id: number;
@@ -102,7 +111,13 @@ export class GenerationStream implements Generation, SequenceSink {
     };
   }
 
+  onReuse(reuse: PrefixReuse): void {
+    // A preempted one finds its own blocks again: that says nothing about the prompt.
+    this.#reuse ??= reuse;
+  }
+
   onAdmit(): void {
+    this.#reuse ??= NO_CACHE;
     this.#admittedAt ??= this.#options.clock.now();
   }
 

@@ -1,4 +1,3 @@
-export { AbsentAgentMemory } from './agents/absent-agent-memory.ts';
 export { AgentService } from './agents/agent-service.ts';
 export type { AgentServiceParts } from './agents/agent-service.ts';
 export type { Checksum } from './agents/portable-format.ts';
@@ -10,3 +9,5 @@ export { readTurnTexts, textBefore, writeTurnText } from './agents/turn-text.ts'
 export type { AgentText, TurnText } from './agents/turn-text.ts';
 export { BatchEngine } from './batch-engine.ts';
 export type { BatchEngineOptions, BatchEnginePorts, EngineSettings } from './engine-options.ts';
+export type { CacheOptions } from './cache/cache-options.ts';
+export type { RestorePolicy } from './cache/restore-planner.ts';

@@ -20,6 +20,8 @@ abstract class ReadingSink implements SequenceSink {
     throw new KvasirError('invariant-broken', 'expected a sequence that is only read, found it sampling');
   }
 
+  onReuse(): void {}
+
   onAdmit(): void {}
 
   onPreempt(): void {}

@@ -1,11 +1,16 @@
-import { type BlockPool, KvasirError, type Sequence } from '@kvasir/domain';
+import { KvasirError, type Sequence } from '@kvasir/domain';
+import type { SequenceCache } from './cache/sequence-cache.ts';
 import type { EngineSettings } from './engine-options.ts';
 import { addRow, assignRows, emptyPlan, type StepPlan } from './step-plan.ts';
 import { sharePrefillTokens } from './prefill-budget.ts';
 import { SamplerSlots } from './sampler-slots.ts';
 
+/** A decoding sequence's next block is made free this many tokens before it is needed: more than steps are in flight. */
+const TOKENS_AHEAD = 4;
+
 /**
- * Chooses what each step carries. Policy only: ids belong to the BlockPools, execution to the runner.
+ * Chooses what each step carries. Policy only: ids belong to the BlockPools, execution to the runner, KV that is
+ * there already to the cache.
  *
  * Every decoding sequence gets one token; what is left of the token budget goes to prompts, oldest first, at most
  * `prefillChunkTokens` of them while anything decodes. Arrival order decides every conflict: the oldest running sequence
@@ -13,7 +18,7 @@ import { SamplerSlots } from './sampler-slots.ts';
  */
 export class Scheduler {
   readonly #settings: EngineSettings;
-  readonly #pools: readonly BlockPool[];
+  readonly #cache: SequenceCache;
   readonly #slots: SamplerSlots;
   /** Both by arrival: ids ascend. */
   readonly #running: Sequence[] = [];
@@ -23,12 +28,12 @@ export class Scheduler {
 
   constructor(
     settings: EngineSettings,
-    pools: readonly BlockPool[],
+    cache: SequenceCache,
     numSamplerSlots: number,
     listeners: { readonly onAdmit: (sequence: Sequence) => void; readonly onPreempt: (sequence: Sequence) => void },
   ) {
     this.#settings = settings;
-    this.#pools = pools;
+    this.#cache = cache;
     this.#slots = new SamplerSlots(numSamplerSlots);
     this.#onAdmit = listeners.onAdmit;
     this.#onPreempt = listeners.onPreempt;
@@ -49,6 +54,7 @@ export class Scheduler {
   /** Ends a sequence in whatever state it is and gives back what it holds. */
   end(sequence: Sequence): void {
     remove(sequence.state === 'running' ? this.#running : this.#waiting, sequence);
+    this.#cache.leave(sequence);
     const slot = sequence.end();
     if (slot !== null) this.#slots.giveBack(slot);
   }
@@ -56,6 +62,7 @@ export class Scheduler {
   /** Sends a running sequence back to the queue; its known tokens are computed again when it is admitted. */
   preempt(sequence: Sequence): void {
     remove(this.#running, sequence);
+    this.#cache.leave(sequence);
     this.#slots.giveBack(sequence.preempt());
     insertByArrival(this.#waiting, sequence);
     this.#onPreempt(sequence);
@@ -67,11 +74,26 @@ export class Scheduler {
    */
   plan(): StepPlan | null {
     const plan = emptyPlan();
+    this.#evictAhead();
     this.#planDecode(plan);
     this.#planPrefill(plan);
     if (plan.numTokens === 0) return null;
     assignRows(plan);
     return plan;
+  }
+
+  /**
+   * Cached blocks are evicted a few tokens before a decoding sequence needs theirs: while a step is in flight they are
+   * retired for a while, and nobody should have to wait for that.
+   */
+  #evictAhead(): void {
+    let count = 0;
+    for (const sequence of this.#running) {
+      if (!sequence.isDecoding || sequence.goal.kind !== 'generate') continue;
+      const ahead = Math.min(TOKENS_AHEAD, sequence.goal.maxOutputs - sequence.nextOutputIndex);
+      count += sequence.blocks.blocksMissing(sequence.numScheduled + ahead);
+    }
+    if (count > 0) this.#cache.evictFor(count);
   }
 
   #planDecode(plan: StepPlan): void {
@@ -110,6 +132,7 @@ export class Scheduler {
       const share = shares[index] as number;
       // An older prompt short of blocks may have preempted this one.
       if (share === 0 || sequence.state !== 'running') continue;
+      this.#cache.evictFor(sequence.blocks.blocksMissing(sequence.numScheduled + share));
       const count = Math.min(share, this.#slotsWithin(sequence));
       if (count > 0) {
         sequence.blocks.reserve(sequence.numScheduled + count);
@@ -123,7 +146,7 @@ export class Scheduler {
 
   /** Tokens of a sequence the blocks it has and the free ones can hold. */
   #slotsWithin(sequence: Sequence): number {
-    const blocks = sequence.blocks.numBlocks + this.#numFree();
+    const blocks = sequence.blocks.numBlocks + this.#cache.numFree;
     return blocks * sequence.blocks.blockTokens - sequence.numScheduled;
   }
 
@@ -134,8 +157,15 @@ export class Scheduler {
   #makeRoom(sequence: Sequence, index: number): boolean {
     const numTokens = sequence.numScheduled + 1;
     const missing = sequence.blocks.blocksMissing(numTokens);
-    while (missing > this.#numFreeSoon() && this.#running.length - 1 > index) {
-      this.preempt(this.#running.at(-1) as Sequence);
+    this.#cache.evictFor(missing);
+    while (missing > this.#cache.numFreeSoon) {
+      // Those who wait give back what they were prepared with before anybody who runs is sent back.
+      if (this.#waiting.findLast((waiting) => this.#cache.drop(waiting)) === undefined) {
+        // The oldest always gets on: nobody's end could be waited for.
+        if (this.#running.length - 1 > index) this.preempt(this.#running.at(-1) as Sequence);
+        else if (index > 0 || !this.#cache.evictPinned(missing)) break;
+      }
+      this.#cache.evictFor(missing);
     }
     return sequence.blocks.reserve(numTokens);
   }
@@ -146,14 +176,26 @@ export class Scheduler {
    */
   #admit(candidates: Sequence[], budget: number): void {
     let wanted = candidates.reduce((sum, sequence) => sum + Math.min(sequence.numPending, sequence.maxChunkTokens), 0);
-    while (this.#waiting.length > 0 && this.#running.length < this.#settings.maxBatchSequences) {
+    let place = 0;
+    while (place < this.#waiting.length && this.#running.length < this.#settings.maxBatchSequences) {
       // One more prompt than the budget feeds, so that a short one need not wait for a long one.
       if (wanted >= budget && candidates.length >= 2) break;
-      const sequence = this.#waiting[0] as Sequence;
-      if (sequence.blocks.blocksMissing(sequence.numPending) > this.#numUnpromised()) break;
+      const sequence = this.#waiting[place] as Sequence;
+      const preparation = this.#cache.prepare(sequence, this.#numPromised());
+      if (preparation === 'loading') {
+        // Others go on while its blocks are on their way.
+        place++;
+        continue;
+      }
+      const available = this.#cache.numFree + this.#cache.numEvictable - this.#numPromised();
+      const missing = sequence.blocks.blocksMissing(sequence.blocks.numTokens);
+      if (preparation === 'short' || missing > available) {
+        if (this.#yieldTo(place, missing)) continue;
+        break;
+      }
       const slot = this.#slots.take();
       if (slot === null) break;
-      this.#waiting.shift();
+      this.#waiting.splice(place, 1);
       sequence.admit(slot);
       insertByArrival(this.#running, sequence);
       insertByArrival(candidates, sequence);
@@ -162,25 +204,23 @@ export class Scheduler {
     }
   }
 
-  /** Free blocks beyond what running prompts still need, and one to spare for those that decode. */
-  #numUnpromised(): number {
+  /**
+   * Makes room for a waiting sequence at the cost of those behind it, which may have been prepared while it was loading,
+   * and, when nobody runs whose end could be waited for, of pinned blocks. @returns whether trying again is worth it
+   */
+  #yieldTo(place: number, numBlocks: number): boolean {
+    const behind = this.#waiting.slice(place + 1);
+    if (behind.findLast((waiting) => this.#cache.drop(waiting)) !== undefined) return true;
+    return this.#running.length === 0 && this.#cache.numLoading === 0 && this.#cache.evictPinned(numBlocks);
+  }
+
+  /** Blocks that running prompts still need, and one to spare for those that decode. */
+  #numPromised(): number {
     let promised = this.#running.length > 0 ? 1 : 0;
     for (const sequence of this.#running) {
       if (!sequence.isDecoding) promised += sequence.blocks.blocksMissing(sequence.blocks.numTokens);
     }
-    return this.#numFree() - promised;
-  }
-
-  #numFree(): number {
-    let least = Number.POSITIVE_INFINITY;
-    for (const pool of this.#pools) least = Math.min(least, pool.numFree);
-    return least;
-  }
-
-  #numFreeSoon(): number {
-    let least = Number.POSITIVE_INFINITY;
-    for (const pool of this.#pools) least = Math.min(least, pool.numFree + pool.numRetired);
-    return least;
+    return promised;
   }
 }
 

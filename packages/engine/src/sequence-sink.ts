@@ -1,4 +1,4 @@
-import type { GenerationFinish, StepResult } from '@kvasir/domain';
+import type { GenerationFinish, PrefixReuse, StepResult } from '@kvasir/domain';
 
 /** A row of a step's result, as it is dealt out: valid during the call only. */
 export interface SettledRow {
@@ -18,6 +18,8 @@ export interface SequenceSink {
   onToken(row: SettledRow, tokenId: number, index: number): void;
   /** Tokens of a sequence that is scored or read for its logits. */
   onTokens(row: SettledRow): void;
+  /** What of its tokens had KV already; again after a preemption. */
+  onReuse(reuse: PrefixReuse): void;
   onAdmit(): void;
   onPreempt(): void;
   onEnd(finish: GenerationFinish): void;

@@ -30,7 +30,7 @@ export function dealStep(plan: StepPlan, result: StepResult, context: DealerCont
     if (sequence.epoch !== plan.epochs[row]) {
       if (samples) counters.discardedTokens++;
     } else {
-      sequence.completeTokens(settled.count);
+      sequence.completeTokens(settled.position + settled.count);
       if (samples) {
         dealOutput(sequence, settled, context);
         numOutputs++;

@@ -8,7 +8,11 @@ import {
   type StepReport,
   type StepResult,
 } from '@kvasir/domain';
+import { AgentCacheStore } from './cache/agent-cache-store.ts';
+import { NoCache } from './cache/no-cache.ts';
+import type { SequenceCache } from './cache/sequence-cache.ts';
 import { EngineCounters } from './engine-counters.ts';
+import type { CacheOptions } from './cache/cache-options.ts';
 import type { BatchEnginePorts, EngineSettings } from './engine-options.ts';
 import { Scheduler } from './scheduler.ts';
 import type { SequenceSink } from './sequence-sink.ts';
@@ -35,6 +39,7 @@ interface Participant {
   readonly sequence: Sequence;
   readonly sink: SequenceSink;
   readonly owner: string;
+  readonly tenant: string;
 }
 
 /**
@@ -46,20 +51,41 @@ export class StepPipeline {
   readonly #settings: EngineSettings;
   readonly #pools: readonly BlockPool[];
   readonly #scheduler: Scheduler;
+  readonly #cache: SequenceCache;
+  /** null: nothing is kept. */
+  readonly kvCache: AgentCacheStore | null;
   readonly #builder: StepBatchBuilder;
   readonly #counters: EngineCounters;
   readonly #participants = new Map<number, Participant>();
   readonly #inFlight: FlyingStep[] = [];
   #lastStepId = 0;
   #failure: KvasirError | null = null;
+  readonly #onReady: () => void;
 
-  constructor(ports: BatchEnginePorts, settings: EngineSettings, pools: readonly BlockPool[]) {
+  /** @param onReady called when something a sequence waited for outside of steps has happened */
+  constructor(
+    ports: BatchEnginePorts,
+    settings: EngineSettings,
+    pools: readonly BlockPool[],
+    cache: CacheOptions | undefined,
+    onReady: () => void,
+  ) {
     this.#ports = ports;
     this.#settings = settings;
     this.#pools = pools;
     this.#builder = new StepBatchBuilder(settings, ports.runner.info);
     this.#counters = new EngineCounters(settings.maxBatchSequences);
-    this.#scheduler = new Scheduler(settings, pools, ports.runner.info.numSamplerSlots, {
+    this.#onReady = onReady;
+    this.kvCache =
+      cache === undefined
+        ? null
+        : new AgentCacheStore(ports, pools, cache, (sequence) => this.#participant(sequence).tenant, {
+            onReuse: (sequence, reuse) => this.#participant(sequence).sink.onReuse(reuse),
+            onReady: () => this.#onReady(),
+            onDeviceFailure: (error) => this.#fail(toKvasirError(error, 'moving KV failed')),
+          });
+    this.#cache = this.kvCache ?? new NoCache(pools);
+    this.#scheduler = new Scheduler(settings, this.#cache, ports.runner.info.numSamplerSlots, {
       onAdmit: (sequence) => this.#participant(sequence).sink.onAdmit(),
       onPreempt: (sequence) => this.#onPreempt(sequence),
     });
@@ -86,8 +112,13 @@ export class StepPipeline {
     return this.#scheduler.numWaiting;
   }
 
-  add(sequence: Sequence, sink: SequenceSink, owner: string): void {
-    this.#participants.set(sequence.id, { sequence, sink, owner });
+  /** Sequences that wait for KV on its way, and for nothing else. */
+  get numLoading(): number {
+    return this.#cache.numLoading;
+  }
+
+  add(sequence: Sequence, sink: SequenceSink, owner: string, tenant: string): void {
+    this.#participants.set(sequence.id, { sequence, sink, owner, tenant });
     this.#scheduler.add(sequence);
   }
 
@@ -152,7 +183,7 @@ export class StepPipeline {
     }
   }
 
-  stats(): Omit<EngineStats, 'blocks'> {
+  stats(): Omit<EngineStats, 'blocks' | 'cache'> {
     const { steps, failedSteps, prefillTokens, outputTokens, discardedTokens, preemptions, executeMs } = this.#counters;
     return {
       steps,
@@ -211,6 +242,7 @@ export class StepPipeline {
       end: (sequence, finish) => this.end(sequence, finish),
       counters,
     });
+    this.#share(plan, result);
     return {
       kind: 'ran',
       stepId,
@@ -220,6 +252,16 @@ export class StepPipeline {
       numOutputTokens,
       executeMs: result.executeMs,
     };
+  }
+
+  /** Blocks that filled may be used by others from now on; what computing them cost is what restoring competes with. */
+  #share(plan: StepPlan, result: StepResult): void {
+    for (const [row, sequence] of plan.sequences.entries()) {
+      if (sequence.state === 'running' && sequence.epoch === plan.epochs[row]) this.#cache.progress(sequence);
+    }
+    if (plan.sequences.length === 1 && plan.numDecodeTokens === 0) {
+      this.kvCache?.planner.sawPrefill(plan.positions[0] as number, plan.counts[0] as number, result.executeMs);
+    }
   }
 
   #onStepError(step: FlyingStep, error: KvasirError): void {
@@ -257,7 +299,7 @@ export class StepPipeline {
 
   /** Work, nothing in flight and still no plan would be a wait without end. */
   #checkIdle(): void {
-    if (this.#participants.size === 0) return;
+    if (this.#participants.size === 0 || this.#cache.numLoading > 0) return;
     const { numRunning, numWaiting } = this.#scheduler;
     throw new KvasirError(
       'invariant-broken',

@@ -86,18 +86,43 @@ export class AgentBlocks {
   }
 
   /**
-   * Writes the slots that `count` tokens from `position` on are stored at.
-   * @throws KvasirError `invariant-broken` where KV is already there (it never changes: the block may be shared) or no
-   *   block is reserved
+   * Begins with KV that is there already: shared full blocks, each given one more reference under this owner, then
+   * perhaps one of its own. Holds none before.
+   * @param shared (numFull) per layer group
+   * @param own a block per layer group that this owner allocated, whose leading slots are filled
+   * @param kvLength tokens whose KV these blocks hold, at most `numTokens`
    */
-  fillWriteSlots(group: number, target: Int32Array, offset: number, position: number, count: number): void {
-    if (position < this.#kvLength || position + count > this.numBlocks * this.blockTokens) {
+  adopt(shared: readonly Int32Array[], own: Int32Array | null, kvLength: number): void {
+    if (this.numBlocks > 0 || kvLength > this.#numTokens) {
       throw new KvasirError(
         'invariant-broken',
-        `slots to write: expected tokens ${this.#kvLength} to ${this.numBlocks * this.blockTokens - 1}, found ${position} to ${position + count - 1}`,
+        `KV to adopt: expected no blocks and at most ${this.#numTokens} tokens, found ${this.numBlocks} and ${kvLength}`,
+      );
+    }
+    for (const [group, pool] of this.#pools.entries()) {
+      const blockIds = shared[group] as Int32Array;
+      for (const blockId of blockIds) pool.acquire(blockId, this.owner);
+      this.table(group).append(blockIds);
+      if (own !== null) this.table(group).append(own.subarray(group, group + 1));
+    }
+    this.recordKv(kvLength);
+  }
+
+  /**
+   * Writes the slots that `count` tokens from `position` on are stored at; -1, which writes nothing, where KV is already
+   * there: it never changes, the block may be shared.
+   * @throws KvasirError `invariant-broken` where no block is reserved
+   */
+  fillWriteSlots(group: number, target: Int32Array, offset: number, position: number, count: number): void {
+    if (position < 0 || position + count > this.numBlocks * this.blockTokens) {
+      throw new KvasirError(
+        'invariant-broken',
+        `slots to write: expected tokens 0 to ${this.numBlocks * this.blockTokens - 1}, found ${position} to ${position + count - 1}`,
       );
     }
     this.table(group).fillSlots(target, offset, position, count);
+    const numThere = Math.min(count, this.#kvLength - position);
+    if (numThere > 0) target.fill(-1, offset, offset + numThere);
   }
 
   /** The KV of the first `length` tokens is there. @throws KvasirError `invariant-broken` when it shrinks or has no slot */

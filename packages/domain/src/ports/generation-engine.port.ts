@@ -208,6 +208,47 @@ export interface EngineStats {
   readonly batchSizes: readonly number[];
   /** One a layer group. */
   readonly blocks: readonly BlockPoolStats[];
+  /** null: the engine keeps nothing. */
+  readonly cache: CacheStats | null;
   /** What ended the engine for good; null while it works. */
   readonly failure: KvasirError | null;
+}
+
+/** The KV cache's figures: what there is now, and what was counted since the start. */
+export interface CacheStats {
+  /** Blocks of tokens it knows, with or without their KV. */
+  readonly nodes: number;
+  readonly hotBlocks: number;
+  /** Of these, the ones that go when somebody needs their blocks. */
+  readonly evictableBlocks: number;
+  readonly warmBlocks: number;
+  readonly warmBytes: number;
+  /** Sequences that wait for KV on its way. */
+  readonly loading: number;
+  readonly lookups: number;
+  /** Tokens of the prompts looked up, of these known, and of these reused, by where they were. */
+  readonly promptTokens: number;
+  readonly matchedTokens: number;
+  readonly reusedTokens: { readonly hot: number; readonly warm: number; readonly cold: number };
+  /** Copies of the leading slots of a block. */
+  readonly slotCopies: number;
+  /** Blocks that left the pool for others, and of these the ones no other tier had. */
+  readonly evictions: number;
+  readonly losses: number;
+  readonly movedBytes: {
+    readonly hotToWarm: number;
+    readonly hotToCold: number;
+    readonly warmToHot: number;
+    readonly coldToHot: number;
+  };
+  readonly saves: number;
+  readonly savesRefused: number;
+  readonly saveFailures: number;
+  readonly loads: number;
+  readonly loadFailures: number;
+  /** By reason. */
+  readonly loadMisses: Readonly<Record<string, number>>;
+  /** Speeds the restore planner goes by. */
+  readonly bytesPerMs: { readonly warm: number; readonly cold: number };
+  readonly prefillMsPerToken: number | null;
 }

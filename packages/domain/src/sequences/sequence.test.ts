@@ -32,7 +32,7 @@ describe('Sequence', () => {
     expect(sequence.nextOutputIndex).toBe(1);
     expect(sequence.schedule(1)).toBe(true);
     sequence.completeTokens(3);
-    sequence.completeTokens(2);
+    sequence.completeTokens(5);
     expect(sequence.acceptOutput(9)).toBe(0);
     expect([sequence.isInputInFlight, sequence.numPending, sequence.blocks.kvLength]).toEqual([true, 1, 5]);
     expect(sequence.acceptOutput(8)).toBe(1);

@@ -99,9 +99,14 @@ export class Sequence {
     );
   }
 
+  /**
+   * KV that its blocks hold already is not computed again. Where they hold all of it the last token runs once more, without
+   * being written, because its logits are what the next output is sampled from.
+   */
   admit(samplerSlot: number): void {
     this.#expect('waiting', 'admitted');
     this.#state = 'running';
+    this.#numScheduled = Math.min(this.blocks.kvLength, this.blocks.numTokens - 1);
     this.samplerSlot = samplerSlot;
   }
 
@@ -120,9 +125,9 @@ export class Sequence {
     return samples;
   }
 
-  /** A step has run: the KV of `count` more tokens is there. */
-  completeTokens(count: number): void {
-    this.blocks.recordKv(this.blocks.kvLength + count);
+  /** A step has run: the KV of the tokens before `position` is there. */
+  completeTokens(position: number): void {
+    this.blocks.recordKv(Math.max(position, this.blocks.kvLength));
   }
 
   /** The oldest sample in flight has arrived. @returns its output index */

@@ -92,6 +92,7 @@ export class AgentService implements AgentDirectory {
     this.#check([agent]);
     const { agentId } = this.#roster.require(agent);
     const manifest = await this.#parts.archive.read(agentId);
+    if (this.#isOurs(manifest)) this.#parts.memory.adopt(manifest);
     const tiers = this.#parts.memory.tiersOf(agentId);
     return { manifest, tiers, isBusy: this.#locks.isHeld(keyOf(agent)) };
   }
