@@ -267,17 +267,6 @@ async function openAgents(
   return agents;
 }
 
-/** A directory that cannot be used is the user's to change; how, only this side of it knows. */
-async function withAdvice<Value>(open: () => Promise<Value>): Promise<Value> {
-  try {
-    return await open();
-  } catch (error) {
-    if (!isKvasirError(error) || !/^(cache-locked|disk-full|disk-unwritable)$/.test(error.code)) throw error;
-    const advice = 'name another with --memory-dir, or none to keep no agents';
-    throw new KvasirError(error.code, `${error.message}; ${advice}`, { facts: error.facts, cause: error });
-  }
-}
-
 /** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */
 async function disposeAll(pending: readonly Promise<unknown>[], disposers: readonly Disposer[]): Promise<void> {
   await Promise.allSettled(pending);

@@ -153,8 +153,7 @@ async function converse(
     expect([...again.ids]).toEqual([...prompt.ids]);
     if (before !== null && prompt.text !== null) {
       const next = prompt.text.slice(before.text.length);
-      const isMark = next.startsWith('\u0000') && !next.startsWith('\u0000\u0001');
-      const isWhole = prompt.text.startsWith(before.text) && (isMark || next.startsWith('\n') || next === '');
+      const isWhole = prompt.text.startsWith(before.text) && isMarkOrEnd(next);
       const begins = before.ids.every((id, index) => id === prompt.ids[index]);
       if (isWhole && !begins) throw new Error(`expected the ids of the turn before, found others: ${prompt.text}`);
       counts[isWhole ? 'kept' : 'left'] += 1;
@@ -359,3 +358,9 @@ describe.skipIf(!existsSync(templates))('later turns of real templates', () => {
     expect(rendered).toBeGreaterThan(0);
   });
 });
+
+/** Whether a text goes on with a special token's mark or a line's end, or is over. */
+function isMarkOrEnd(text: string): boolean {
+  if (text === '' || text.startsWith('\n')) return true;
+  return text.length > 1 && text[0] === '\u0000' && text[1] !== '\u0001';
+}

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { KV_FORMATS } from '@kvasir/domain';
+import { isKvasirError, KV_FORMATS, KvasirError } from '@kvasir/domain';
 import type { AgentArchive, BlockStore, CacheIdentity, Narrator, RunnerInfo } from '@kvasir/domain';
 import type { CacheOptions } from '@kvasir/engine';
 import type { ModelFile } from '@kvasir/models';
@@ -54,14 +54,21 @@ export async function openMemory(
     minBlocksPerAgent,
   };
   if (memoryDir === null) return { cache: shared, archive: null, close: async () => {} };
-  const tier = await openColdTier({
-    directory: memoryDir,
-    keptBytes: config.coldBytes,
-    writtenBytes: config.coldWriteBytes,
-    narrator,
-  });
+  const { coldBytes: keptBytes, coldWriteBytes: writtenBytes } = config;
+  const tier = await withAdvice(() => openColdTier({ directory: memoryDir, keptBytes, writtenBytes, narrator }));
   const { agents, blocks } = tier;
   return { cache: { ...shared, cold: { blocks, agents } }, archive: agents, close: () => tier.close() };
+}
+
+/** A directory that cannot be used is the user's to change; how, only this side of it knows. */
+async function withAdvice<Value>(open: () => Promise<Value>): Promise<Value> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!isKvasirError(error) || !/^(cache-locked|disk-full|disk-unwritable)$/.test(error.code)) throw error;
+    const advice = 'name another with --memory-dir, or none to keep no agents';
+    throw new KvasirError(error.code, `${error.message}; ${advice}`, { facts: error.facts, cause: error });
+  }
 }
 
 /** Where the pool is host memory itself a second copy there would gain nothing. */
