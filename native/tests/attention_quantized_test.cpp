@@ -9,6 +9,7 @@
 #include "cpu/kernels/kv_layout.h"
 #include "host/kv_format.h"
 #include "tests/check.h"
+#include "tests/half_float.h"
 #include "tests/kernel_paths.h"
 #include "tests/random_weights.h"
 
@@ -22,12 +23,12 @@ constexpr kv_dtype kDtypes[] = {KV_Q8, KV_Q4};
 constexpr int kHeadDims[] = {8, 16, 24, 40, 64, 128, 192};
 
 double half_value(std::uint16_t bits) {
-  _Float16 half;
+  Half half;
   std::memcpy(&half, &bits, 2);
   return static_cast<double>(half);
 }
 std::uint16_t half_bits(float x) {
-  const auto half = static_cast<_Float16>(x);
+  const auto half = static_cast<Half>(x);
   std::uint16_t bits;
   std::memcpy(&bits, &half, 2);
   return bits;

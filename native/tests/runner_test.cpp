@@ -9,6 +9,7 @@
 #include "host/kv_format.h"
 #include "tests/backend.h"
 #include "tests/check.h"
+#include "tests/half_float.h"
 #include "tests/test_runner.h"
 
 namespace {
@@ -233,7 +234,7 @@ KV_TEST("a quantized payload's record is codes, scales, minima; K is rotated, V 
     const std::size_t record = kv::kv_record_bytes(dtype, 128), code_bytes = dtype == KV_Q8 ? 128 : 64;
     const kv::KvRotation rotation = kv::kv_rotation(dtype, 128);
     const auto half_at = [&](std::size_t at) {
-      _Float16 half;
+      Half half;
       std::memcpy(&half, &stored[at], 2);
       return static_cast<float>(half);
     };
