@@ -33,8 +33,8 @@ const result = {
 let numProblems = 0;
 
 // The pool holds six agents of the mean size: about 570 tokens.
-if (wanted.has('cold')) result.cold = await press({ numBlocks: 14 });
-if (wanted.has('warm')) result.warm = await press({ numBlocks: 14, warmBytes: 8 << 20, keptBytes: 16 << 20 });
+if (wanted.has('cold')) result.cold = await press({ numBlocks: 13 });
+if (wanted.has('warm')) result.warm = await press({ numBlocks: 13, warmBytes: 8 << 20, keptBytes: 16 << 20 });
 if (wanted.has('preamble')) result.preamble = await preamble();
 if (wanted.has('two')) result.two = await takingTurns({ numAgents: 2, blocksEach: 14, rounds: 12, atOnce: 2 });
 if (wanted.has('tenfold')) result.tenfold = await takingTurns({ numAgents: 20, blocksEach: 12, rounds: 4, atOnce: 4 });

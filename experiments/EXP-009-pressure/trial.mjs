@@ -101,7 +101,7 @@ export class Trial {
   }
 
   async #conclude(agent, promptIds, resumed, fresh) {
-    const output = await resumed.collect().finally(() => this.#numGenerating--);
+    const output = await read(resumed).finally(() => this.#numGenerating--);
     const expected = await fresh.collect();
     const isAborted = output.finish.reason === 'abort';
     if (isAborted) this.numAborted++;
@@ -166,6 +166,18 @@ export class Trial {
     await this.#other.dispose();
     await rm(this.directory, { recursive: true });
   }
+}
+
+/** All that came, also when its caller went away in between. */
+async function read(generation) {
+  const tokens = [];
+  let finish = null;
+  for await (const batch of generation) {
+    tokens.push(...batch.tokens);
+    finish = batch.finish;
+  }
+  if (finish.reason === 'error') throw finish.error;
+  return { tokens, finish, tokenIds: tokens.map(({ tokenId }) => tokenId) };
 }
 
 /** Token ids below the vocabulary that nobody else draws. */
