@@ -191,9 +191,7 @@ async function loadModel(
   const narrator = container.resolve(NARRATOR);
   const kept =
     needs.keepsKv === true
-      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, (options) =>
-          withAdvice(() => openColdTier(options)),
-        )
+      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, openColdTier)
       : null;
   if (kept !== null) disposers.push(() => kept.close());
   const engine = new BatchEngine(
