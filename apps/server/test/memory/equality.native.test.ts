@@ -85,7 +85,9 @@ describe.each(models)('$name', ({ name, file }) => {
         const fitting = lengths.filter((length) => length + roomFor(scenario, numBlocks) <= contextLength);
         for (const promptTokens of fitting) {
           const outcome = await bench.run({ scenario, promptTokens, sampling });
-          check(scenario, promptTokens, outcome);
+          const label = `${scenario}, ${promptTokens} tokens`;
+          expect(outcome.resumed, label).toEqual(outcome.fresh);
+          checkTraffic(scenario, outcome, label);
           report({
             name,
             sampling: samplingName,
@@ -101,9 +103,8 @@ describe.each(models)('$name', ({ name, file }) => {
   });
 });
 
-function check(scenario: Scenario, promptTokens: number, outcome: Outcome): void {
-  const label = `${scenario}, ${promptTokens} tokens`;
-  expect(outcome.resumed, label).toEqual(outcome.fresh);
+/** What the device was given: the tail alone, and bytes where they must move. */
+function checkTraffic(scenario: Scenario, outcome: Outcome, label: string): void {
   if (scenario === 'preempted' || scenario === 'in a batch of 8') return;
   expect(outcome.computedTokens, label).toBe(outcome.expectedTokens);
   const isRestored = scenario === 'warm' || scenario === 'cold' || scenario === 'restart';
