@@ -310,6 +310,25 @@ describe('agent memory', () => {
     expect([resumed.reused, resumed.hashes]).toEqual([12, first.hashes]);
   });
 
+  it('forgets with an agent what its earlier turns and its unfinished ones left behind', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    const first = await generate(fixture, { promptIds: promptOf(6), maxTokens: 2, owner: ada });
+    await commitTurn(fixture, ada, joined(promptOf(6), first.tokenIds));
+    const next = joined(promptOf(6), first.tokenIds, [9, 9]);
+    await commitTurn(
+      fixture,
+      ada,
+      joined(next, (await generate(fixture, { promptIds: next, maxTokens: 2, owner: ada })).tokenIds),
+    );
+    await generate(fixture, { promptIds: joined(promptOf(6), [7, 7, 7, 7, 7]), maxTokens: 2, owner: ada });
+    await fixture.engine.agentMemory?.quiesce(ada);
+    await fixture.agents.delete(ada);
+    fixture.engine.agentMemory?.forget(ada);
+    fixture.engine.checkIntegrity();
+    expect(fixture.engine.stats().cache).toMatchObject({ hotBlocks: 0, nodes: 0 });
+  });
+
   it('keeps KV of other numerics to the agent that took it', async () => {
     const fixture = createCacheFixture();
     const ada = { agentId: await createAgent(fixture, 'ada'), tenant: 'default' };

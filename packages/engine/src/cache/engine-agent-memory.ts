@@ -19,6 +19,9 @@ import { ColdSaver } from './cold-saver.ts';
 import type { PrefixNode } from './prefix-node.ts';
 import type { Tiers } from './tiers.ts';
 
+/** Nodes an agent has left are looked through when there are more than these beside its own. */
+const MAX_LEFT = 64;
+
 interface AgentOfTenant {
   readonly agentId: string;
   readonly tenant: string;
@@ -45,6 +48,10 @@ export class EngineAgentMemory implements AgentMemory {
       cold === undefined
         ? null
         : new ColdSaver(cache.tiers, cold, identity, ports, new ColdEvictor(cache.tiers, cold, ports.narrator));
+    cache.onShared = (node, owner) => {
+      const trail = this.#trails.get(owner);
+      if (trail !== undefined) this.#leave(trail, node);
+    };
     // Its nodes are found again from its manifest.
     this.#tiers.onForgotten = (agentId) => this.#trails.delete(agentId);
   }
@@ -101,9 +108,10 @@ export class EngineAgentMemory implements AgentMemory {
     const trail = this.#trails.get(agentId);
     if (trail === undefined) return;
     this.#trails.delete(agentId);
-    const { nodes } = trail;
     this.#assign(trail, []);
-    for (const node of [...nodes].reverse()) {
+    // Deepest first, so that what is left of a branch goes with its leaves.
+    const nodes = [...trail.left].toSorted((one, other) => other.startToken - one.startToken);
+    for (const node of nodes) {
       if (node.agents.size === 0) {
         node.isCold = false;
         this.#tiers.drop(node);
@@ -234,7 +242,14 @@ export class EngineAgentMemory implements AgentMemory {
       node.agents.delete(agentId);
       if (node.startToken < pinnedTokens) this.#changePins(node, -1);
       this.#tiers.abandon(node);
+      this.#leave(trail, node);
     }
+  }
+
+  #leave(trail: AgentTrail, node: PrefixNode): void {
+    trail.left.add(node);
+    if (trail.left.size <= 2 * trail.nodes.length + MAX_LEFT) return;
+    for (const left of trail.left) if (!this.#tiers.hasKv(left)) trail.left.delete(left);
   }
 
   #changePins(node: PrefixNode, change: number): void {
