@@ -16,6 +16,7 @@ const { values: options, positionals } = parseArgs({
   options: {
     text: { type: 'string' }, // held-out text: what held_out.py wrote
     peer: { type: 'string' }, // folder with llama-perplexity
+    'peer-dtypes': { type: 'string', default: 'bf16,q8_0,q4_0' },
     contexts: { type: 'string', default: '2048,4096,8192' },
     scored: { type: 'string', default: '0' }, // about so many tokens a context; 0: the whole text
     dtypes: { type: 'string', default: 'bf16,q8,q4' },
@@ -66,21 +67,35 @@ function measurePeer(context) {
   const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-exp-012-'));
   const base = path.join(scratch, 'base.dat');
   const common = ['-m', model, '-f', options.text, '-c', String(context), '-b', String(context), '-t', options.threads];
-  const perplexity = (...more) => {
+  const perplexity = (isComplete, ...more) => {
     const command = path.join(options.peer, 'llama-perplexity');
     if (Number.isFinite(numWindows(context))) more.push('--chunks', String(numWindows(context)));
-    const result = spawnSync(command, [...common, '-fa', 'on', ...more], { encoding: 'utf8', maxBuffer: 1 << 28 });
-    if (result.status !== 0)
-      throw new Error(`llama-perplexity ended with ${result.status}: ${result.stderr.slice(-2000)}`);
-    return result.stdout + result.stderr;
+    // Its last lines are sometimes lost when it ends: once more then.
+    for (let attempt = 0; attempt < 5; attempt++) {
+      const result = spawnSync(command, [...common, '-fa', 'on', ...more], { encoding: 'utf8', maxBuffer: 1 << 28 });
+      if (result.status !== 0)
+        throw new Error(`llama-perplexity: status ${result.status}: ${result.stderr.slice(-2000)}`);
+      const text = result.stdout + result.stderr;
+      if (isComplete.test(text)) return text;
+    }
+    throw new Error(`llama-perplexity ${more.join(' ')}: no final figures in five runs`);
   };
   const number = (text, pattern) => Number(pattern.exec(text)?.[1] ?? Number.NaN);
-  const f16 = perplexity('--kl-divergence-base', base);
+  const f16 = perplexity(/Final estimate: PPL/, '--kl-divergence-base', base);
   const rows = [
     { engine: 'llama.cpp', context, dtype: 'f16', perplexity: number(f16, /Final estimate: PPL = ([\d.]+)/), ratio: 1 },
   ];
-  for (const dtype of ['bf16', 'q8_0', 'q4_0']) {
-    const text = perplexity('--kl-divergence-base', base, '--kl-divergence', '-ctk', dtype, '-ctv', dtype);
+  for (const dtype of options['peer-dtypes'].split(',')) {
+    const text = perplexity(
+      /Same top p: /,
+      '--kl-divergence-base',
+      base,
+      '--kl-divergence',
+      '-ctk',
+      dtype,
+      '-ctv',
+      dtype,
+    );
     rows.push({
       engine: 'llama.cpp',
       context,
