@@ -314,7 +314,8 @@ KV_API kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error);
 KV_API kv_status kv_runner_create(const kv_model* model, const kv_runner_options* options,
                                   kv_progress_callback progress, void* user, kv_runner** runner, kv_error* error);
 
-/* Waits for the running step, fails queued work with KV_CANCELLED, frees everything. NULL is allowed. */
+/* Waits for the running step, fails queued work with KV_CANCELLED, frees everything. NULL is allowed. Never from a
+ * callback: those run on the runner's own thread, which this waits for. */
 KV_API void kv_runner_destroy(kv_runner* runner);
 
 /* Identity of the output bits: changes whenever they can (backend, mode, kernel revision). NUL-terminated, <= capacity. */
