@@ -51,7 +51,7 @@ async function inspect(server: ServerProcess, name: string): Promise<Agent> {
 }
 
 interface Told {
-  readonly kvasir: { readonly prompt_hash: string };
+  readonly kvasir: { readonly prompt_hash: string; readonly cache: object };
 }
 
 describe('an agent', () => {
@@ -75,7 +75,11 @@ describe('an agent', () => {
       { role: 'assistant' as const, content: answer.choices[0]?.message.content ?? '' },
       { role: 'user' as const, content: 'What was it?' },
     ];
-    await clientOf(second, 'ada').chat.completions.create({ model: 'default', messages, ...untilLimit(4) });
+    const next = await clientOf(second, 'ada').chat.completions.create({ model: 'default', messages, ...untilLimit(4) });
+    // All of it but the token that was sampled last, which has no KV until it is an input.
+    const { cache } = (next as unknown as Told).kvasir;
+    expect(cache).toMatchObject({ reused_tokens: before.tokens - 1, from: { hot: 0, cold: before.tokens - 1 } });
+    expect(next.usage?.prompt_tokens_details?.cached_tokens).toBe(before.tokens - 1);
     const after = await inspect(second, 'ada');
     expect(after.turns).toBe(2);
     // Nothing was rewound: the first turn still ends where it did.
@@ -165,7 +169,10 @@ describe('an agent', () => {
       bench.path('move'),
     ]);
     const imported = await fetch(`${taken.url}/v1/agents/moved/import`, { method: 'POST', body: file });
-    expect([imported.status, await imported.json()]).toMatchObject([201, { agent: { name: 'moved', tokens: 11 } }]);
+    expect([imported.status, await imported.json()]).toMatchObject([
+      201,
+      { agent: { name: 'moved', tokens: 11 }, blocks: 1, refused: [] },
+    ]);
     await taken.stop();
     expect(await inspect(server, 'fork')).toMatchObject({ tokens: 4 });
     expect((await fetch(`${server.url}/v1/agents/ada`, { method: 'DELETE' })).status).toBe(200);
@@ -174,7 +181,7 @@ describe('an agent', () => {
 
     writeFileSync(bench.path('ada.safetensors'), file);
     const read = runPython(READ);
-    expect(read.stdout, read.stderr).toBe(hasSafetensors ? "['seal', 'tokens'] [97, 98, 99] 11 ada\n" : '');
+    expect(read.stdout, read.stderr).toBe(hasSafetensors ? READ_OUTPUT : '');
   });
 
   it('of another model is refused by name, and the directory of a running server is not shared', async () => {
@@ -206,5 +213,11 @@ import json
 with safe_open('ada.safetensors', 'np') as file:
     tokens = file.get_tensor('tokens')
     agent = json.loads(file.metadata()['agent'])
+    block = file.get_tensor('block.0.0')
+    numTokens = agent['blocks'][0]['numTokens']
     print(sorted(file.keys()), tokens[:3].tolist(), len(tokens), agent['name'])
+    print(block.shape, block.dtype, bool(block[..., :numTokens, :].any()), bool(block[..., numTokens:, :].any()))
+`;
+const READ_OUTPUT = `['block.0.0', 'block.0.0.seal', 'seal', 'tokens'] [97, 98, 99] 11 ada
+(2, 2, 2, 256, 64) float16 True False
 `;

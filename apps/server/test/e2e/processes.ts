@@ -132,6 +132,13 @@ export interface Health {
   readonly waiting: number;
   readonly outputTokens: number;
   readonly blocks: readonly { readonly total: number; readonly free: number }[];
+  readonly cache: { readonly hotBlocks: number } | null;
+}
+
+/** Blocks of an idle server that are neither free nor keep a prefix: there must be none. */
+export function leakedBlocks({ blocks, cache }: Health): number {
+  const used = blocks.reduce((sum, { total, free }) => sum + total - free, 0);
+  return used - (cache?.hotBlocks ?? 0);
 }
 
 interface Output {
