@@ -55,6 +55,7 @@ describe('loadConfig', () => {
       apiKey: 'sesame-open',
       apiKeys: 'acme=sesame-acme,umbrella=sesame=umbrella,acme=sesame-two',
       poolBytes: '0',
+      restore: 'never',
     };
     for (const name of SETTING_NAMES) {
       const value = values[name] ?? '1';
