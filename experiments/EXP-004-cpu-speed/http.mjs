@@ -115,6 +115,8 @@ const server = spawn(
     '0',
     '--threads',
     options.threads,
+    '--memory-dir',
+    'none',
     '--log-level',
     'warn',
     '--context-length',

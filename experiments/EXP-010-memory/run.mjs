@@ -28,6 +28,8 @@ const args = [
   'serve',
   '--port',
   '0',
+  '--memory-dir',
+  'none',
   '--log-level',
   'warn',
 ];

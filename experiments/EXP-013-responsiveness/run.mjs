@@ -25,6 +25,8 @@ async function serve(model, extra = []) {
     'serve',
     '--port',
     '0',
+    '--memory-dir',
+    'none',
     '--log-level',
     'error',
     '--threads',

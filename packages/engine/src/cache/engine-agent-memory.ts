@@ -79,6 +79,8 @@ export class EngineAgentMemory implements AgentMemory {
 
   follow(agent: AgentOfTenant, tokenIds: Int32Array): void {
     const trail = this.#trail(agent);
+    // A deletion that failed left the agent as it was.
+    trail.isQuiesced = false;
     // A rewind took references that reach beyond it out of the manifest.
     const firstCut = trail.notedNodes.findIndex((node) => !standsIn(node, tokenIds));
     if (firstCut >= 0) {
