@@ -75,7 +75,11 @@ describe('an agent', () => {
       { role: 'assistant' as const, content: answer.choices[0]?.message.content ?? '' },
       { role: 'user' as const, content: 'What was it?' },
     ];
-    const next = await clientOf(second, 'ada').chat.completions.create({ model: 'default', messages, ...untilLimit(4) });
+    const next = await clientOf(second, 'ada').chat.completions.create({
+      model: 'default',
+      messages,
+      ...untilLimit(4),
+    });
     // All of it but the token that was sampled last, which has no KV until it is an input.
     const { cache } = (next as unknown as Told).kvasir;
     expect(cache).toMatchObject({ reused_tokens: before.tokens - 1, from: { hot: 0, cold: before.tokens - 1 } });
