@@ -92,7 +92,7 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
   const OnDevice<kv::cuda::AttentionItem> items_at(items);
   const OnDevice<std::int32_t> cu(c.cu), positions(c.positions), tables(c.tables);
   const OnDevice<float> q(c.q), out(c.q.size()), sinks(c.sinks);
-  const OnDevice<float> states(items.size() * static_cast<std::size_t>(c.width * kv::cuda::kFewRows * (s.D + 2)));
+  const OnDevice<float> states(items.size() * static_cast<std::size_t>(4 * c.width * kv::cuda::kFewRows * (s.D + 2)));
   kv::cuda::AttentionArgs args{};
   args.q = q.data();
   args.out = out.data();
@@ -107,7 +107,7 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
   args.states = states.data();
   args.table_width = c.width;
   args.n_items = static_cast<std::int32_t>(items.size());
-  args.n_splits = split ? c.width : 0;
+  args.n_splits = split ? 4 * c.width : 0;
   args.rows_per_item = rows_per_item;
   args.n_heads = s.heads;
   args.n_kv_heads = s.kv_heads;

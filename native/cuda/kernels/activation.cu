@@ -24,6 +24,7 @@ __device__ float combine(int kind, float gate, float up) {
 }
 
 __global__ void activation_kernel(ActivationArgs args) {
+  follow_previous();
   const std::int64_t token = blockIdx.x;
   const int i = blockIdx.y * blockDim.x + threadIdx.x;
   const int width = args.codes == nullptr ? args.n : args.pairs * 64;
@@ -43,8 +44,7 @@ __global__ void activation_kernel(ActivationArgs args) {
 
 void activation(const ActivationArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.tokens), ceil_div(args.pairs * 64, 256));
-  activation_kernel<<<grid, 256, 0, stream>>>(args);
-  check_launch("activation");
+  launch_after("activation", activation_kernel, grid, 256, 0, stream, args);
 }
 
 }  // namespace kv::cuda

@@ -14,6 +14,7 @@ constexpr int kThreads = 128;
 constexpr int kMaxHeadDim = 512;
 
 __global__ void rope_kernel(RopeTableArgs args) {
+  follow_previous();
   const std::int64_t at = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (at >= std::int64_t{args.tokens} * args.half) return;
   const double angle = static_cast<double>(args.positions[at / args.half]) * args.inverse_frequencies[at % args.half];
@@ -26,6 +27,7 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(HeadsArgs args) {
   using Pool = PoolValue<kDtype>;
   __shared__ float head[kMaxHeadDim];
   __shared__ float shared[32];
+  follow_previous();
   const std::int64_t token = blockIdx.x;
   const int D = args.head_dim;
   int index = blockIdx.y;  // query heads, then K's, then V's
@@ -73,20 +75,15 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(HeadsArgs args) {
 }  // namespace
 
 void rope_tables(const RopeTableArgs& args, cudaStream_t stream) {
-  rope_kernel<<<ceil_div(std::int64_t{args.tokens} * args.half, 128), 128, 0, stream>>>(args);
-  check_launch("rope tables");
+  launch_after("rope tables", rope_kernel, ceil_div(std::int64_t{args.tokens} * args.half, 128), 128, 0, stream, args);
 }
 
 void position_heads(const HeadsArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.tokens), static_cast<unsigned>(args.n_heads + 2 * args.n_kv_heads));
-  if (args.dtype == KV_F16) {
-    heads_kernel<KV_F16><<<grid, kThreads, 0, stream>>>(args);
-  } else if (args.dtype == KV_BF16) {
-    heads_kernel<KV_BF16><<<grid, kThreads, 0, stream>>>(args);
-  } else {
-    heads_kernel<KV_F32><<<grid, kThreads, 0, stream>>>(args);
-  }
-  check_launch("heads");
+  const auto kernel = args.dtype == KV_F16    ? heads_kernel<KV_F16>
+                      : args.dtype == KV_BF16 ? heads_kernel<KV_BF16>
+                                              : heads_kernel<KV_F32>;
+  launch_after("heads", kernel, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace kv::cuda

@@ -131,13 +131,16 @@ struct AttentionItem {
   std::int32_t first_row;
   std::int32_t n_rows;
 };
-inline constexpr int kFewRows = 8;    // of an item when blocks are split over the device
+inline constexpr int kFewRows = 8;    // of an item when spans are split over the device
 inline constexpr int kManyRows = 32;  // of an item that walks its blocks itself, D <= kManyRowsHeadDim
 inline constexpr int kManyRowsHeadDim = 128;
+inline constexpr int kSpanTokens = 64;  // the context is cut at multiples of this
 
 struct AttentionArgs {
-  const float* q;  // (T, Hq*D)
-  float* out;      // (T, Hq*D)
+  const float* q;       // (T, Hq*D)
+  float* out;           // (T, Hq*D) or NULL
+  std::int8_t* codes;   // 8-bit form of the output, or NULL; only where D is whole groups and Hq*D whole pairs
+  GroupInfo* groups;
   const float* sinks;
   const std::uint8_t* pool;
   std::int64_t block_bytes, value_offset;
@@ -146,7 +149,7 @@ struct AttentionArgs {
   const std::int32_t* cu_seqlens;    // (S+1)
   const std::int32_t* block_tables;  // (S, table_width)
   float* states;                     // split: (n_items, n_splits, kFewRows, D + 2)
-  std::int32_t table_width, n_items, n_splits;  // n_splits 0: an item walks its blocks
+  std::int32_t table_width, n_items, n_splits;  // n_splits: spans of the widest context; 0: an item walks its blocks
   std::int32_t rows_per_item;
   std::int32_t n_heads, n_kv_heads, head_dim, window, dtype;
   float scale, softcap;
@@ -156,6 +159,9 @@ void attention(const AttentionArgs& args, cudaStream_t stream);
 // ------------------------------------------------------------------------------------------------ logits.cu, sampling.cu
 
 inline constexpr int kLogitChunk = 128;
+
+// The first one_bytes of a step's output all bits set (ids -1, numbers NaN: what nobody asked for), the rest 0.
+void clear_output(std::uint8_t* output, std::int64_t one_bytes, std::int64_t bytes, cudaStream_t stream);
 
 // In place: x * scale, then cap * tanh(x / cap) where softcap > 0.
 void scale_logits(float* logits, std::int64_t n, float scale, float softcap, cudaStream_t stream);

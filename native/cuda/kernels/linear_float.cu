@@ -26,6 +26,7 @@ __device__ inline void load_input(const float* x, int chunk, int cols, float* ou
 template <typename Loader, int kRows, int kTokens, bool kWhole>
 __global__ void __launch_bounds__(32 * kWarps)
     float_kernel(ProductParts parts, const float* x, std::int64_t ldx, int tokens) {
+  follow_previous();
   int tile = blockIdx.x;
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
@@ -74,11 +75,9 @@ void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t l
     launch.tile_end[i] = tiles;
   }
   const dim3 grid(static_cast<unsigned>(tiles), ceil_div(tokens, kTokens));
-  if (parts[0].weight.cols % 8 == 0) {
-    float_kernel<Loader, kRows, kTokens, true><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
-  } else {
-    float_kernel<Loader, kRows, kTokens, false><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
-  }
+  const auto kernel = parts[0].weight.cols % 8 == 0 ? float_kernel<Loader, kRows, kTokens, true>
+                                                    : float_kernel<Loader, kRows, kTokens, false>;
+  launch_after("linear_float", kernel, grid, 32 * kWarps, 0, stream, launch, x, ldx, tokens);
 }
 
 }  // namespace
@@ -92,7 +91,6 @@ void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int
       launch<Loader, 4, 8>(parts, n_parts, x, ldx, tokens, stream);
     }
   });
-  check_launch("linear_float");
 }
 
 // Parts that share a dtype, a width and the kind of input go together.

@@ -92,7 +92,7 @@ __device__ inline void add_pair(float (*acc)[kColumns][4], const DeviceMatrix& w
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       lane_codes<Format>(w, rows[m][h], pair, q, a[m][h]);
-      Format::scales(w, rows[m][h], pair, s[m][h], lo[m][h]);
+      read_scales<Format>(w, rows[m][h], pair, s[m][h], lo[m][h]);
     }
   }
 #pragma unroll
@@ -141,6 +141,7 @@ template <typename Format, int kColumns>
 __global__ void __launch_bounds__(32 * kProductWarps)
     tile_kernel(ProductParts parts, QuantizedInput x, int tokens) {
   extern __shared__ float slice_sums[];  // (slices, 8 * kColumns tokens, kTileRows)
+  follow_previous();
   constexpr int kTokens = 8 * kColumns;
   int tile = blockIdx.y;
   const LinearPart& part = parts.part[find_part(parts, tile)];
@@ -223,8 +224,8 @@ void launch_tiles(const ProductParts& parts, int row_tiles, std::int64_t shared,
                                     static_cast<int>(kMaxSharedBytes)), "linear_tiles");
   }
   const dim3 grid(ceil_div(tokens, 8 * kColumns), static_cast<unsigned>(row_tiles));
-  tile_kernel<Format, kColumns>
-      <<<grid, 32 * kProductWarps, static_cast<std::size_t>(shared), stream>>>(parts, x, tokens);
+  launch_after("linear_tiles", tile_kernel<Format, kColumns>, grid, 32 * kProductWarps, static_cast<std::size_t>(shared),
+               stream, parts, x, tokens);
 }
 
 }  // namespace
@@ -248,7 +249,6 @@ void linear_tiles(const LinearPart* parts, int n_parts, const QuantizedInput& x,
       launch_tiles<Format, 2>(launch, tiles, shared_bytes(cols, 2), x, tokens, stream);
     }
   });
-  check_launch("linear_tiles");
 }
 
 }  // namespace kv::cuda

@@ -25,14 +25,28 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
   const int pairs = w.pairs, slices = (pairs + kSlicePairs - 1) / kSlicePairs;
   const std::int8_t* codes = x.codes + token * pairs * 64;
   const GroupInfo* groups = x.groups + token * pairs * 2;
+  let_next_begin();
   std::int64_t rows[kRows];
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int row = tile * kTileRows + lane / 4 + 8 * i;
     rows[i] = row < w.rows ? row : w.rows - 1;
   }
+  // The first slice's weights are on their way before the input is there.
+  RawPair<Format> raw[kSlicePairs / 4][kRows];
+  const auto load = [&](int slice) {
+#pragma unroll
+    for (int k = 0; k < kSlicePairs / 4; ++k) {
+      const int pair = min(slice * kSlicePairs + 4 * k + c, pairs - 1);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) raw[k][i].load(w, rows[i], pair);
+    }
+  };
+  if (warp < slices) load(warp);
+  wait_for_previous();
   for (int slice = warp; slice < slices; slice += kProductWarps) {
     float acc[kRows] = {};
+    if (slice != warp) load(slice);
 #pragma unroll
     for (int k = 0; k < kSlicePairs / 4; ++k) {
       const int pair = slice * kSlicePairs + 4 * k + c;
@@ -41,8 +55,8 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
       float s[kRows][4], m[kRows][2];
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        Format::codes(w, rows[i], pair, wc[i]);
-        Format::scales(w, rows[i], pair, s[i], m[i]);
+        Format::unpack(raw[k][i].codes, raw[k][i].high, wc[i]);
+        Format::scales_of(raw[k][i].scales, pair, s[i], m[i]);
       }
       const uint4* a = reinterpret_cast<const uint4*>(codes + pair * 64);
 #pragma unroll
@@ -104,9 +118,8 @@ void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x
       check_cuda(cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(kMaxSharedBytes)), "linear_vector");
     }
-    vector_kernel<Format><<<grid, 32 * kProductWarps, shared, stream>>>(launch, x);
+    launch_after("linear_vector", vector_kernel<Format>, grid, 32 * kProductWarps, shared, stream, launch, x);
   });
-  check_launch("linear_vector");
 }
 
 }  // namespace kv::cuda

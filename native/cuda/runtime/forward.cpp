@@ -30,10 +30,7 @@ void Forward::launch(const StepPlan& plan, const std::vector<Wanted>& wanted, fl
   const std::int32_t* sampled = reinterpret_cast<const std::int32_t*>(space_.output.data());
   embed({model_.embedding(), input<std::int32_t>(plan.token_ids), input<std::int32_t>(plan.input_rows), sampled,
          space_.x.data(), model_.scalars().embedding_scale, T}, stream);
-  // All bits set: -1 for ids, NaN for what nobody asked for.
-  check_cuda(cudaMemsetAsync(space_.output.data(), 0xFF, plan.hashes, stream), "clear a step's output");
-  check_cuda(cudaMemsetAsync(space_.output.data() + plan.hashes, 0, plan.output_bytes - plan.hashes, stream),
-             "clear a step's output");
+  clear_output(space_.output.data(), plan.hashes, plan.output_bytes, stream);
   for (std::size_t r = 0; r < model_.ropes().size(); ++r) {
     const DeviceRope& rope = model_.ropes()[r];
     const std::uint64_t at = std::uint64_t{rope_offsets_[r]} * limits_.batch.max_tokens;
@@ -94,9 +91,14 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const AttentionGeometry geometry{shape.n_heads, shape.n_kv_heads, shape.head_dim};
   const auto g = static_cast<std::size_t>(
       std::find(limits_.geometries.begin(), limits_.geometries.end(), geometry) - limits_.geometries.begin());
+  // The 8-bit form comes from attention itself where heads are whole groups and a token whole pairs.
+  const bool quantize = wants_quantized(layer.attention_output.weight);
+  const bool fused = quantize && shape.head_dim % 32 == 0 && q_width % 64 == 0;
   AttentionArgs args{};
   args.q = space_.q.data();
-  args.out = space_.attended.data();
+  args.out = fused ? nullptr : space_.attended.data();
+  args.codes = fused ? space_.codes.data() : nullptr;
+  args.groups = fused ? space_.groups.data() : nullptr;
   args.sinks = layer.sinks;
   args.pool = pool_.layer(index);
   args.block_bytes = block_bytes;
@@ -128,8 +130,7 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
     kv::cuda::attention(args, stream);
   }
 
-  const bool quantize = wants_quantized(layer.attention_output.weight);
-  if (quantize) {
+  if (quantize && !fused) {
     activation({space_.attended.data(), nullptr, nullptr, space_.codes.data(), space_.groups.data(), q_width,
                 (q_width + 63) / 64, T, -1}, stream);
   }

@@ -11,7 +11,7 @@ namespace kv::cuda {
 
 namespace {
 
-// Sequences with up to this many query rows share their blocks out over the device.
+// Sequences with up to this many query rows share their spans out over the device.
 constexpr std::uint32_t kSplitRows = 64;
 
 std::uint64_t round_up(std::uint64_t value) { return (value + 63) / 64 * 64; }
@@ -137,13 +137,13 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     std::memcpy(packer.take<std::int32_t>(T, &plan.slots[group]), batch.slot_mapping[group].data(), 4 * std::size_t{T});
   }
 
-  // Attention: rows of the sequences with few queries are split over blocks while their states fit.
+  // Attention: rows of the sequences with few queries are split over spans while their states fit.
   plan.n_geometries = static_cast<std::uint32_t>(limits.geometries.size());
-  plan.n_splits = longest;
+  plan.n_splits = longest * (kBlockTokens / kSpanTokens);
   for (std::uint32_t g = 0; g < plan.n_geometries; ++g) {
     const AttentionGeometry& geometry = limits.geometries[g];
     const std::uint32_t group = geometry.n_heads / geometry.n_kv_heads;
-    const std::uint64_t item_floats = std::uint64_t{longest} * kFewRows * (geometry.head_dim + 2);
+    const std::uint64_t item_floats = std::uint64_t{plan.n_splits} * kFewRows * (geometry.head_dim + 2);
     std::uint64_t n_split = 0;
     const auto rows_in = [&](std::uint32_t row) {
       return static_cast<std::uint32_t>(batch.cu_seqlens[std::uint64_t{row} + 1] - batch.cu_seqlens[row]) * group;
