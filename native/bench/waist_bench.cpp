@@ -314,15 +314,19 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) stop("usage", "waist_bench FILE q4_k_m|f16|q8_0 [what ...]");
-  const std::string type = argv[2];
+  if (argc < 3) stop("usage", "waist_bench FILE q4_k_m|f16|q8_0[-fast] [what ...]");
+  // "-fast" behind the type: the fast mode, in steps of 4,096 tokens.
+  std::string type = argv[2];
+  const bool fast = type.size() > 5 && type.ends_with("-fast");
+  if (fast) type.resize(type.size() - 5);
   const BenchModel model(argv[1], type);
   kv_runner_options options{};
   options.size = sizeof options;
   options.block_tokens = 256;
   options.n_blocks[0] = 512;
   options.kv_dtype = KV_F16;
-  options.max_batch_tokens = 2048;
+  options.max_batch_tokens = fast ? 4096 : 2048;
+  options.activation_mode = fast ? KV_ACTIVATIONS_FAST : KV_ACTIVATIONS_QUANTIZED;
   options.max_batch_sequences = 64;
   options.max_blocks_per_sequence = 128;
   options.n_sampler_slots = 64;
@@ -339,7 +343,7 @@ int main(int argc, char** argv) {
               static_cast<unsigned long long>(memory.weights_repacked_bytes + memory.weights_mapped_bytes),
               static_cast<unsigned long long>(memory.kv_pool_bytes), static_cast<unsigned long long>(memory.workspace_bytes),
               static_cast<unsigned long long>(model.read_bytes()));
-  Bench bench(runner, model, type);
+  Bench bench(runner, model, argv[2]);
   std::vector<std::string> what(argv + 3, argv + argc);
   const auto wants = [&](const char* name) {
     return what.empty() || std::find(what.begin(), what.end(), name) != what.end();
@@ -349,7 +353,7 @@ int main(int argc, char** argv) {
   if (wants("decode8")) bench.decode(8, 512, 128, 3, 0.0f);
   if (wants("decode32")) bench.decode(32, 512, 128, 3, 0.0f);
   if (wants("decode64")) bench.decode(64, 512, 128, 3, 0.0f);
-  if (wants("prefill")) bench.prefill(8192, 2048, 3);
+  if (wants("prefill")) bench.prefill(8192, options.max_batch_tokens, 5);
   if (wants("long")) bench.decode(1, 32000, 64, 3, 0.0f);
   kv_runner_destroy(runner);
   return 0;

@@ -195,8 +195,8 @@ void check_options(const kv_model& model, const kv_runner_options* pointer) {
   }
   check(options.kv_dtype == KV_F32 || options.kv_dtype == KV_F16 || options.kv_dtype == KV_BF16,
         "kv_dtype: expected F32, F16 or BF16, found %d", options.kv_dtype);
-  check(options.activation_mode == KV_ACTIVATIONS_QUANTIZED || options.activation_mode == KV_ACTIVATIONS_FLOAT,
-        "activation_mode: expected 0 or 1, found %d", options.activation_mode);
+  check(options.activation_mode >= KV_ACTIVATIONS_QUANTIZED && options.activation_mode <= KV_ACTIVATIONS_FAST,
+        "activation_mode: expected 0 to 2, found %d", options.activation_mode);
   check_extent("max_batch_tokens", options.max_batch_tokens, 1, INT32_MAX);
   check_extent("max_batch_sequences", options.max_batch_sequences, 1, INT32_MAX);
   check(options.max_batch_sequences <= options.max_batch_tokens,

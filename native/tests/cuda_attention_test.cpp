@@ -116,7 +116,11 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
   args.dtype = s.dtype;
   args.scale = 1.0f / std::sqrt(static_cast<float>(s.D));
   args.softcap = s.softcap;
-  kv::cuda::attention(args, nullptr);
+  if (rows_per_item == kv::cuda::kTensorRows) {
+    kv::cuda::tensor_attention(args, nullptr);
+  } else {
+    kv::cuda::attention(args, nullptr);
+  }
   const std::vector<float> result = out.read();
   KV_CHECK(out.end_is_intact());
   return result;
@@ -194,6 +198,25 @@ KV_TEST("attention stays within 2e-6 of float64, and its bits do not depend on s
       KV_CHECK_MSG(error <= 2e-6, "head %d, window %d, dtype %d: %g", shape.D, shape.window, shape.dtype, error);
     }
   }
+}
+
+// Q and the softmax's weights lose 11 (bf16: 8) bits each: bound 2^-10 (2^-7) of the largest value of V.
+KV_TEST("attention on matrix units stays within its 16-bit operands' rounding of float64") {
+  const Shape shapes[] = {
+      {7, 1, 128, 0, 0, false, KV_F16},  {28, 4, 128, 0, 0, false, KV_F16}, {4, 2, 64, 100, 0, true, KV_BF16},
+      {8, 8, 64, 0, 30, false, KV_F16},  {16, 2, 128, 300, 0, true, KV_F16}, {5, 1, 128, 0, 0, false, KV_BF16},
+  };
+  std::uint64_t seed = 500;
+  for (const Shape& shape : shapes) {
+    KV_CHECK(kv::cuda::tensor_attention_applies(shape.D, shape.dtype));
+    for (const std::int32_t many : {1, 37, 300}) {
+      Case c(shape, many, seed += 10);
+      const double error = worst_error(c, run(c, false, kv::cuda::kTensorRows));
+      KV_CHECK_MSG(error <= (shape.dtype == KV_BF16 ? 0x1p-7 : 0x1p-10), "head %d, window %d, dtype %d, %d new: %g",
+                   shape.D, shape.window, shape.dtype, many, error);
+    }
+  }
+  KV_CHECK(!kv::cuda::tensor_attention_applies(96, KV_F16) && !kv::cuda::tensor_attention_applies(128, KV_F32));
 }
 
 KV_TEST("rotation by tables of the device is the definition's, both styles") {

@@ -92,6 +92,24 @@ void linear(const LinearArgs& args, cudaStream_t stream);
 // Widest row the quantized product can hold the slices of.
 std::int64_t max_quantized_columns();
 
+// ------------------------------------------------------------------------------------------------ half.cu
+
+// Operands of the fast mode's library products. A block-quantized weight in f16, (rows, cols).
+void half_weights(const DeviceMatrix& w, std::uint16_t* out, cudaStream_t stream);
+// x, or act(x) combined with up, in 16 bits; count is a multiple of 8. Past f16's range: its ends.
+struct HalfArgs {
+  const float* x;
+  const float* up;  // or NULL
+  std::uint16_t* out;
+  std::int64_t count;
+  std::int32_t kind;  // kv_activation
+  bool is_bf16;
+};
+void half_values(const HalfArgs& args, cudaStream_t stream);
+// y[t, r] += bias[r].
+void join_bias(float* y, std::int64_t ldy, const float* bias, std::int32_t rows, std::int32_t tokens,
+               cudaStream_t stream);
+
 // ------------------------------------------------------------------------------------------------ heads.cu
 
 struct RopeTableArgs {
@@ -155,6 +173,12 @@ struct AttentionArgs {
   float scale, softcap;
 };
 void attention(const AttentionArgs& args, cudaStream_t stream);
+
+// attention_tensor.cu, the fast mode's: items of kTensorRows rows on matrix units, Q and the weights in the pool's 16 bits,
+// sums in float32; writes `out` only. Where it applies:
+inline constexpr int kTensorRows = 128;
+bool tensor_attention_applies(std::int32_t head_dim, std::int32_t dtype);
+void tensor_attention(const AttentionArgs& args, cudaStream_t stream);
 
 // ------------------------------------------------------------------------------------------------ logits.cu, sampling.cu
 

@@ -69,6 +69,8 @@ PlanLimits limits_of(const kv_model& model, const DeviceModel& loaded, const kv_
     if (full[group]) batch.window_tokens[group] = 0;
   }
   limits.state_floats = split_state_floats(loaded, batch);
+  limits.on_tensors = options.activation_mode == KV_ACTIVATIONS_FAST;
+  limits.kv_dtype = options.kv_dtype;
   return limits;
 }
 
@@ -83,7 +85,10 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
       limits_(limits_of(*model, model_, *options)),
       pool_(ledger_, model_, options->n_blocks, static_cast<kv_dtype>(options->kv_dtype)),
       space_(ledger_, model_, limits_),
-      forward_(model_, pool_, space_, limits_, mode_),
+      library_(mode_ == KV_ACTIVATIONS_FAST
+                   ? std::make_unique<const LibraryProducts>(ledger_, model_, limits_.batch.max_tokens)
+                   : nullptr),
+      forward_(model_, pool_, space_, limits_, mode_, library_.get()),
       block_lists_(ledger_, ledger_.workspace_bytes, 3 * kCopyChunk, "block lists"),
       slots_(options->n_sampler_slots),
       slot_logprobs_(options->n_sampler_slots, 0),
@@ -113,6 +118,7 @@ Runner::~Runner() {
 }
 
 const char* Runner::numerics_id() const {
+  if (mode_ == KV_ACTIVATIONS_FAST) return "cuda-1/fast";
   return mode_ == KV_ACTIVATIONS_FLOAT ? "cuda-1/float-activations" : "cuda-1/int8-activations";
 }
 

@@ -101,6 +101,7 @@ class Runner {
   const PlanLimits limits_;
   KvPool pool_;
   Workspace space_;
+  const std::unique_ptr<const LibraryProducts> library_;  // of the fast mode
   Forward forward_;
   Stream stream_;
   StepGraphs graphs_;

@@ -16,7 +16,10 @@ constexpr std::uint32_t kSplitRows = 64;
 
 std::uint64_t round_up(std::uint64_t value) { return (value + 63) / 64 * 64; }
 
-std::uint32_t rows_of_walk(const AttentionGeometry& geometry) {
+std::uint32_t rows_of_walk(const PlanLimits& limits, const AttentionGeometry& geometry) {
+  if (limits.on_tensors && tensor_attention_applies(static_cast<std::int32_t>(geometry.head_dim), limits.kv_dtype)) {
+    return kTensorRows;
+  }
   return geometry.head_dim <= kManyRowsHeadDim ? kManyRows : kFewRows;
 }
 
@@ -153,8 +156,10 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     };
     const auto cut = [&](AttentionItem* to, std::uint32_t row, std::uint32_t per_item) {
       const std::uint32_t n_rows = rows_in(row);
-      for (std::uint32_t head = 0; head < geometry.n_kv_heads; ++head) {
-        for (std::uint32_t first = 0; first < n_rows; first += per_item) {
+      // The last rows see most: they begin first.
+      for (std::uint32_t item = (n_rows + per_item - 1) / per_item; item-- > 0;) {
+        const std::uint32_t first = item * per_item;
+        for (std::uint32_t head = 0; head < geometry.n_kv_heads; ++head) {
           *to++ = {static_cast<std::int32_t>(row), static_cast<std::int32_t>(head), static_cast<std::int32_t>(first),
                    static_cast<std::int32_t>(std::min(per_item, n_rows - first))};
         }
@@ -168,7 +173,7 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
       n_split += count;
       return true;
     };
-    const std::uint32_t walk_rows = rows_of_walk(geometry);
+    const std::uint32_t walk_rows = rows_of_walk(limits, geometry);
     std::uint64_t n_walk = 0;
     for (std::uint32_t row = 0; row < S; ++row) {
       if (!splits(row)) n_walk += item_count(rows_in(row), walk_rows);

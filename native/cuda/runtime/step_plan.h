@@ -37,6 +37,8 @@ struct PlanLimits {
   BatchLimits batch;
   std::vector<AttentionGeometry> geometries;
   std::uint64_t state_floats;  // capacity of the split attention's states
+  bool on_tensors;             // fast mode: long rows go to tensor_attention where it applies
+  std::int32_t kv_dtype;
 };
 
 // Bytes a packed input and output can take.

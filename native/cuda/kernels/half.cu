@@ -1,0 +1,75 @@
+// half: what the fast mode's library products read and leave undone: weights and activations in 16 bits, and biases.
+// Memory bound: eight values a thread, 16 bytes a store.
+#include "cuda/kernels/half.cuh"
+
+#include "cuda/kernels/activation.cuh"
+#include "cuda/kernels/dispatch.h"
+#include "cuda/kernels/kernels.h"
+#include "cuda/kernels/launch.h"
+
+namespace kv::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename Loader>
+__global__ void __launch_bounds__(kThreads) weights_kernel(DeviceMatrix w, uint4* out, int chunks) {
+  follow_previous();
+  const std::int64_t at = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (at >= std::int64_t{w.rows} * chunks) return;
+  float values[8];
+  Loader::template eight<true>(w, at / chunks, static_cast<int>(at % chunks), values);
+  out[at] = pack_eight<false>(values);
+}
+
+template <bool kBf16>
+__global__ void __launch_bounds__(kThreads) values_kernel(HalfArgs args) {
+  follow_previous();
+  const std::int64_t at = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (8 * at >= args.count) return;
+  const float4* from = reinterpret_cast<const float4*>(args.x) + 2 * at;
+  const float4 a = from[0], b = from[1];
+  float values[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+  if (args.up != nullptr) {
+    const float4* other = reinterpret_cast<const float4*>(args.up) + 2 * at;
+    const float4 c = other[0], d = other[1];
+    const float up[8] = {c.x, c.y, c.z, c.w, d.x, d.y, d.z, d.w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = combine(args.kind, values[i], up[i]);
+  }
+  reinterpret_cast<uint4*>(args.out)[at] = pack_eight<kBf16>(values);
+}
+
+__global__ void __launch_bounds__(kThreads) bias_kernel(float* y, std::int64_t ldy, const float* bias, int rows) {
+  follow_previous();
+  const int row = blockIdx.x * kThreads + threadIdx.x;
+  if (row >= rows) return;
+  float* at = y + blockIdx.y * ldy + row;
+  *at = *at + bias[row];
+}
+
+}  // namespace
+
+void half_weights(const DeviceMatrix& w, std::uint16_t* out, cudaStream_t stream) {
+  const int chunks = w.cols / 8;
+  const unsigned blocks = ceil_div(std::int64_t{w.rows} * chunks, kThreads);
+  with_quantized_format(w.dtype, [&]<typename Format>() {
+    launch_after("half weights", weights_kernel<LoadQuantized<Format>>, blocks, kThreads, 0, stream, w,
+                 reinterpret_cast<uint4*>(out), chunks);
+  });
+}
+
+void half_values(const HalfArgs& args, cudaStream_t stream) {
+  const unsigned blocks = ceil_div(args.count, 8 * kThreads);
+  launch_after("half values", args.is_bf16 ? values_kernel<true> : values_kernel<false>, blocks, kThreads, 0, stream,
+               args);
+}
+
+void join_bias(float* y, std::int64_t ldy, const float* bias, std::int32_t rows, std::int32_t tokens,
+               cudaStream_t stream) {
+  const dim3 grid(ceil_div(rows, kThreads), static_cast<unsigned>(tokens));
+  launch_after("bias", bias_kernel, grid, kThreads, 0, stream, y, ldy, bias, rows);
+}
+
+}  // namespace kv::cuda
