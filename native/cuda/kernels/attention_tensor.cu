@@ -56,6 +56,18 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
+// Two of the softmax's weights, 0 to 1.
+template <bool kBf16>
+__device__ inline std::uint32_t pack_weights(float first, float second) {
+  std::uint32_t packed;
+  if constexpr (kBf16) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
+  }
+  return packed;
+}
+
 // One 16-byte chunk on its way; zeros where `valid` is false, since a slot nobody wrote may hold anything.
 __device__ inline void copy_chunk(std::uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
@@ -79,7 +91,7 @@ __device__ inline void fetch_tile(const AttentionArgs& args, const AttentionItem
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-template <int kDtype, int D>
+template <int kDtype, int D, bool kCapped>
 __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args) {
   using Pool = PoolValue<kDtype>;
   constexpr bool kBf16 = kDtype == KV_BF16;
@@ -124,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
   for (int m = 0; m < 2; ++m) most[m][0] = most[m][1] = kLowest;
   // Tiles every row sees in whole need no mask.
   const int common_begin = begins[kTensorRows - 1], common_end = ends[0];
-  const float to_log2 = args.scale * kLog2e;
+  const float to_log2 = (kCapped ? 1.0f : args.scale) * kLog2e;
 
   for (int tile = first_tile; tile < n_tiles; ++tile) {
     const std::uint32_t stage = stages + ((tile - first_tile) % 2) * 2 * kTileBytes;
@@ -172,11 +184,7 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             float& x = s[m][n][2 * h + j];
-            if (args.softcap > 0) {
-              x = soft_cap(x * args.scale, args.softcap) * kLog2e;
-            } else {
-              x = x * to_log2;
-            }
+            if constexpr (kCapped) x = soft_cap(x * args.scale, args.softcap);
             if (masked) {
               const int token = tile_begin + 8 * n + lane % 4 * 2 + j;
               if (token < row_begin || token >= row_end) x = kLowest;
@@ -188,8 +196,9 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
         highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
         const float now = fmaxf(most[m][h], highest);
         // A row that has seen nothing yet keeps zeros, without infinity minus infinity.
-        const float base = now == kLowest ? 0.0f : now;
-        const float keep = exp2_fast(most[m][h] - base);
+        const float base = now == kLowest ? 0.0f : now * to_log2;
+        const float keep = exp2_fast(__fmaf_rn(most[m][h], to_log2, -base));
+        const bool moved = now != most[m][h];
         most[m][h] = now;
         float sum = 0.0f;
 #pragma unroll
@@ -197,15 +206,17 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             float& x = s[m][n][2 * h + j];
-            x = exp2_fast(x - base);
+            x = exp2_fast(__fmaf_rn(x, to_log2, -base));
             sum += x;
           }
         }
         sums[m][h] = __fmaf_rn(sums[m][h], keep, sum);
+        if (__any_sync(0xffffffffu, moved)) {
 #pragma unroll
-        for (int n = 0; n < D / 8; ++n) {
-          o[m][n][2 * h] *= keep;
-          o[m][n][2 * h + 1] *= keep;
+          for (int n = 0; n < D / 8; ++n) {
+            o[m][n][2 * h] *= keep;
+            o[m][n][2 * h + 1] *= keep;
+          }
         }
       }
     }
@@ -215,10 +226,10 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
       std::uint32_t p[2][4];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        p[m][0] = pack_two<kBf16>(s[m][2 * k][0], s[m][2 * k][1]);
-        p[m][1] = pack_two<kBf16>(s[m][2 * k][2], s[m][2 * k][3]);
-        p[m][2] = pack_two<kBf16>(s[m][2 * k + 1][0], s[m][2 * k + 1][1]);
-        p[m][3] = pack_two<kBf16>(s[m][2 * k + 1][2], s[m][2 * k + 1][3]);
+        p[m][0] = pack_weights<kBf16>(s[m][2 * k][0], s[m][2 * k][1]);
+        p[m][1] = pack_weights<kBf16>(s[m][2 * k][2], s[m][2 * k][3]);
+        p[m][2] = pack_weights<kBf16>(s[m][2 * k + 1][0], s[m][2 * k + 1][1]);
+        p[m][3] = pack_weights<kBf16>(s[m][2 * k + 1][2], s[m][2 * k + 1][3]);
       }
 #pragma unroll
       for (int n = 0; n < D / 16; ++n) {
@@ -246,8 +257,8 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
       float keep = 1.0f;
       if (args.sinks != nullptr) {
         const float sink = args.sinks[item.kv_head * group + (item.first_row + r) % group] * kLog2e;
-        const float now = fmaxf(most[m][h], sink);
-        keep = exp2_fast(most[m][h] - now);
+        const float held = most[m][h] * to_log2, now = fmaxf(held, sink);
+        keep = exp2_fast(held - now);
         sum = __fmaf_rn(sum, keep, exp2_fast(sink - now));
       }
       const float inverse = keep / sum;
@@ -260,12 +271,17 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
   }
 }
 
-template <int kDtype, int D>
+template <int kDtype, int D, bool kCapped>
 void launch(const AttentionArgs& args, cudaStream_t stream) {
   const std::size_t bytes = (kTensorRows + 4 * kTile) * D * 2;
-  allow_shared(tensor_kernel<kDtype, D>, bytes);
-  launch_after("tensor attention", tensor_kernel<kDtype, D>, static_cast<unsigned>(args.n_items), kThreads, bytes, stream,
-               args);
+  allow_shared(tensor_kernel<kDtype, D, kCapped>, bytes + 2 * kTensorRows * sizeof(int));
+  launch_after("tensor attention", tensor_kernel<kDtype, D, kCapped>, static_cast<unsigned>(args.n_items), kThreads, bytes,
+               stream, args);
+}
+
+template <int kDtype, int D>
+void launch_shape(const AttentionArgs& args, cudaStream_t stream) {
+  args.softcap > 0 ? launch<kDtype, D, true>(args, stream) : launch<kDtype, D, false>(args, stream);
 }
 
 }  // namespace
@@ -276,9 +292,9 @@ bool tensor_attention_applies(std::int32_t head_dim, std::int32_t dtype) {
 
 void tensor_attention(const AttentionArgs& args, cudaStream_t stream) {
   if (args.dtype == KV_BF16) {
-    return args.head_dim == 64 ? launch<KV_BF16, 64>(args, stream) : launch<KV_BF16, 128>(args, stream);
+    return args.head_dim == 64 ? launch_shape<KV_BF16, 64>(args, stream) : launch_shape<KV_BF16, 128>(args, stream);
   }
-  args.head_dim == 64 ? launch<KV_F16, 64>(args, stream) : launch<KV_F16, 128>(args, stream);
+  args.head_dim == 64 ? launch_shape<KV_F16, 64>(args, stream) : launch_shape<KV_F16, 128>(args, stream);
 }
 
 }  // namespace kv::cuda

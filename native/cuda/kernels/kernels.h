@@ -122,7 +122,7 @@ struct RopeTableArgs {
 };
 void rope_tables(const RopeTableArgs& args, cudaStream_t stream);
 
-// Head norms and rotation of q and k; k and v into the pool.
+// Biases, head norms and rotation of q and k; k and v into the pool.
 struct HeadsArgs {
   float* q;             // (T, Hq*D) in place
   const float* k;       // (T, Hkv*D)
@@ -137,6 +137,9 @@ struct HeadsArgs {
   std::int64_t value_offset;  // from a block's K to its V
   std::int32_t n_heads, n_kv_heads, head_dim, rotary_dim, rope_style, dtype, tokens;
   float epsilon;
+  const float* q_bias;  // (Hq*D), (Hkv*D), (Hkv*D) not yet added, or NULL
+  const float* k_bias;
+  const float* v_bias;
 };
 void position_heads(const HeadsArgs& args, cudaStream_t stream);
 

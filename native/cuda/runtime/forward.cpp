@@ -80,9 +80,13 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
                                        wants_quantized(layer.v.weight));
   norm(space_.y.data(), index == 0 ? nullptr : model_.layers()[index - 1].ffn_post_norm, layer.attention_norm,
        any_quantized, !all_quantized, plan.n_tokens, nullptr, stream);
-  const LinearArgs qkv{{{layer.q.weight, layer.q.bias, space_.q.data(), q_width, 0},
-                        {layer.k.weight, layer.k.bias, space_.k.data(), kv_width, 0},
-                        {layer.v.weight, layer.v.bias, space_.v.data(), kv_width, 0}},
+  // Strict products add their biases; after the library's, the heads do.
+  const auto bias_of = [&](const DeviceLinear& linear, bool of_products) {
+    return of_products == small ? linear.bias : nullptr;
+  };
+  const LinearArgs qkv{{{layer.q.weight, bias_of(layer.q, true), space_.q.data(), q_width, 0},
+                        {layer.k.weight, bias_of(layer.k, true), space_.k.data(), kv_width, 0},
+                        {layer.v.weight, bias_of(layer.v, true), space_.v.data(), kv_width, 0}},
                        3, quantized(any_quantized), space_.normed.data(), hidden, T};
   product(plan, qkv, stream);
 
@@ -96,7 +100,8 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
                   pool_.value_offset(index), static_cast<std::int32_t>(shape.n_heads),
                   static_cast<std::int32_t>(shape.n_kv_heads), static_cast<std::int32_t>(shape.head_dim),
                   rotates ? model_.ropes()[r].rotary_dim : 0, rotates ? model_.ropes()[r].style : 0, pool_.dtype(), T,
-                  model_.scalars().norm_epsilon}, stream);
+                  model_.scalars().norm_epsilon, bias_of(layer.q, false), bias_of(layer.k, false),
+                  bias_of(layer.v, false)}, stream);
 
   const AttentionGeometry geometry{shape.n_heads, shape.n_kv_heads, shape.head_dim};
   const auto g = static_cast<std::size_t>(
