@@ -155,24 +155,32 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
   for (int d = 2 * lane_in_group; d < D; d += 2 * kGroupThreads) {
     const bool second = d + 1 < D;
     float acc[kGroupRows][2] = {};
-#pragma unroll 8
-    for (int i = low; i < high; ++i) {
-      const std::uint8_t* at = values + i * stride + d * static_cast<int>(sizeof(Value));
-      float v[2];
-      if constexpr (kStaged && sizeof(Value) == 2) {
-        const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
-        v[0] = Pool::to_float(static_cast<Value>(raw));
-        v[1] = Pool::to_float(static_cast<Value>(raw >> 16));
-      } else {
-        v[0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
-        v[1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
+    // Four tokens at a time; those outside a row's range have p = 0, and what their slots hold is not added.
+#pragma unroll 2
+    for (int i = low / 4 * 4; i < high; i += 4) {
+      float v[4][2];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const std::uint8_t* at = values + (i + j) * stride + d * static_cast<int>(sizeof(Value));
+        if constexpr (kStaged && sizeof(Value) == 2) {
+          const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
+          v[j][0] = Pool::to_float(static_cast<Value>(raw));
+          v[j][1] = Pool::to_float(static_cast<Value>(raw >> 16));
+        } else {
+          v[j][0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
+          v[j][1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
+        }
       }
 #pragma unroll
       for (int n = 0; n < kGroupRows; ++n) {
-        const float p = scores[(g + n * kRowGroups) * kSpanTokens + i];
-        const float one = __fmaf_rn(p, v[0], acc[n][0]), other = __fmaf_rn(p, v[1], acc[n][1]);
-        acc[n][0] = p != 0.0f ? one : acc[n][0];
-        acc[n][1] = p != 0.0f ? other : acc[n][1];
+        const float4 four = *reinterpret_cast<const float4*>(scores + (g + n * kRowGroups) * kSpanTokens + i);
+        const float p[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float one = __fmaf_rn(p[j], v[j][0], acc[n][0]), other = __fmaf_rn(p[j], v[j][1], acc[n][1]);
+          acc[n][0] = p[j] != 0.0f ? one : acc[n][0];
+          acc[n][1] = p[j] != 0.0f ? other : acc[n][1];
+        }
       }
     }
 #pragma unroll
@@ -186,6 +194,7 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
 }
 
 constexpr int kMergeThreads = 128;
+constexpr int kMergeAhead = 32;  // states of spans a thread has on their way at a time
 
 // Merges the spans of one row of one item, kMergeThreads at a time: their weights depend on maxima alone, which a scan
 // finds for all of them at once; then every thread goes through the spans for its dimension.
@@ -225,14 +234,20 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
     weights[2][t] = own_l;
     for (int i = 0; i < kMergeThreads / 32; ++i) m = fmaxf(m, warp_most[i]);
     __syncthreads();
-#pragma unroll 8
-    for (int i = 0; i < count; ++i) {
-      const float a = weights[0][i], b = weights[1][i];
-      l = __fmaf_rn(l, a, weights[2][i] * b);
+    for (int i = 0; i < count; ++i) l = __fmaf_rn(l, weights[0][i], weights[2][i] * weights[1][i]);
 #pragma unroll
-      for (int j = 0; j < kDims; ++j) {
-        const int d = t + j * kMergeThreads;
-        if (d < D) o[j] = __fmaf_rn(o[j], a, states[(done + i) * stride + 2 + d] * b);
+    for (int j = 0; j < kDims; ++j) {
+      const int d = t + j * kMergeThreads;
+      if (d >= D) continue;
+      const float* from = states + done * stride + 2 + d;
+      for (int i = 0; i < count; i += kMergeAhead) {
+        float state[kMergeAhead];
+#pragma unroll
+        for (int n = 0; n < kMergeAhead; ++n) state[n] = i + n < count ? from[(i + n) * stride] : 0.0f;
+#pragma unroll
+        for (int n = 0; n < kMergeAhead; ++n) {
+          if (i + n < count) o[j] = __fmaf_rn(o[j], weights[0][i + n], state[n] * weights[1][i + n]);
+        }
       }
     }
   }

@@ -1,6 +1,6 @@
 // linear_vector: quantized products of one token a block row of the grid, by integer dot products. Memory bound: a warp
-// takes 8 * kRows rows of one slice, four lanes a row, lane c the pairs of class c; warps of a block take different
-// slices, whose sums meet in shared memory in ascending order.
+// takes 8 * kRows rows of four chunks, four lanes a row, each a chunk; warps of a block take different fours, whose sums
+// meet in shared memory in ascending order.
 #include "cuda/kernels/dispatch.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/linear_quantized.cuh"
@@ -10,46 +10,46 @@ namespace kv::cuda {
 namespace {
 
 constexpr int kRows = 2;
+constexpr int kProductWarps = 8;
 constexpr int kTileRows = 8 * kRows;
 
 template <typename Format>
 __global__ void __launch_bounds__(32 * kProductWarps, 2)
     vector_kernel(ProductParts parts, QuantizedInput x) {
-  extern __shared__ float slice_sums[];  // (slices, kTileRows)
+  extern __shared__ float chunk_sums[];  // (chunks, kTileRows)
   int tile = blockIdx.x;
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
   const std::int64_t token = blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int c = lane % 4;
-  const int pairs = w.pairs, slices = (pairs + kSlicePairs - 1) / kSlicePairs;
+  const int pairs = w.pairs, chunks = chunks_of_pairs(pairs), fours = (chunks + 3) / 4;
   const std::int8_t* codes = x.codes + token * pairs * 64;
   const GroupInfo* groups = x.groups + token * pairs * 2;
-  let_next_begin();
   std::int64_t rows[kRows];
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int row = tile * kTileRows + lane / 4 + 8 * i;
     rows[i] = row < w.rows ? row : w.rows - 1;
   }
-  // The first slice's weights are on their way before the input is there.
-  RawPair<Format> raw[kSlicePairs / 4][kRows];
-  const auto load = [&](int slice) {
+  // The first chunk's weights are on their way before the input is there.
+  RawPair<Format> raw[kChunkPairs][kRows];
+  const auto load = [&](int four) {
 #pragma unroll
-    for (int k = 0; k < kSlicePairs / 4; ++k) {
-      const int pair = min(slice * kSlicePairs + 4 * k + c, pairs - 1);
+    for (int k = 0; k < kChunkPairs; ++k) {
+      const int pair = min((4 * four + c) * kChunkPairs + k, pairs - 1);
 #pragma unroll
       for (int i = 0; i < kRows; ++i) raw[k][i].load(w, rows[i], pair);
     }
   };
-  if (warp < slices) load(warp);
+  if (warp < fours) load(warp);
   wait_for_previous();
-  for (int slice = warp; slice < slices; slice += kProductWarps) {
+  for (int four = warp; four < fours; four += kProductWarps) {
     float acc[kRows] = {};
-    if (slice != warp) load(slice);
+    if (four != warp) load(four);
 #pragma unroll
-    for (int k = 0; k < kSlicePairs / 4; ++k) {
-      const int pair = slice * kSlicePairs + 4 * k + c;
+    for (int k = 0; k < kChunkPairs; ++k) {
+      const int pair = (4 * four + c) * kChunkPairs + k;
       if (pair >= pairs) continue;
       std::uint32_t wc[kRows][16];
       float s[kRows][4], m[kRows][2];
@@ -80,26 +80,29 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
         }
       }
     }
+    if (4 * four + c < chunks) {
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      float sum = acc[i] + __shfl_xor_sync(0xffffffffu, acc[i], 1);
-      sum = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (c == 0) slice_sums[slice * kTileRows + lane / 4 + 8 * i] = sum;
+      for (int i = 0; i < kRows; ++i) chunk_sums[(4 * four + c) * kTileRows + lane / 4 + 8 * i] = acc[i];
     }
   }
+  let_next_begin();
   __syncthreads();
-  const int row = tile * kTileRows + threadIdx.x;
-  if (threadIdx.x >= kTileRows || row >= w.rows) return;
+  if (threadIdx.x >= kTileRows * kSegments) return;
+  const int own = threadIdx.x / kSegments, row = tile * kTileRows + own;
+  const ChunkRange range = segment_chunks(pairs, threadIdx.x % kSegments);
   float sum = 0.0f;
-  for (int slice = 0; slice < slices; ++slice) sum = sum + slice_sums[slice * kTileRows + threadIdx.x];
-  store_product(part, token, row, sum);
+#pragma unroll 4
+  for (int chunk = range.begin; chunk < range.end; ++chunk) sum = sum + chunk_sums[chunk * kTileRows + own];
+  sum = sum + __shfl_xor_sync(0xffffffffu, sum, 1);
+  sum = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+  if (threadIdx.x % kSegments == 0 && row < w.rows) store_product(part, token, row, sum);
 }
 
 constexpr std::int64_t kMaxSharedBytes = 200 * 1024;
 
 }  // namespace
 
-std::int64_t max_quantized_columns() { return kMaxSharedBytes / (4 * kTileRows) * kSliceColumns; }
+std::int64_t max_quantized_columns() { return kMaxSharedBytes / (4 * kTileRows) * kChunkColumns; }
 
 void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream) {
   ProductParts launch{};
@@ -110,8 +113,8 @@ void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x
     tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kTileRows));
     launch.tile_end[i] = tiles;
   }
-  const int slices = static_cast<int>(ceil_div(parts[0].weight.pairs, kSlicePairs));
-  const std::size_t shared = sizeof(float) * kTileRows * static_cast<std::size_t>(slices);
+  const auto chunks = static_cast<std::size_t>(chunks_of_pairs(parts[0].weight.pairs));
+  const std::size_t shared = sizeof(float) * kTileRows * chunks;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(tokens));
   with_quantized_format(parts[0].weight.dtype, [&]<typename Format>() {
     if (shared > 48 * 1024) {

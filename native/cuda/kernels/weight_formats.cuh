@@ -236,8 +236,24 @@ struct LoadQuantized {
 };
 
 // Floats. kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
-template <typename Value, float (*convert)(Value)>
+template <typename Value, float (*to_float)(Value)>
 struct LoadFloats {
+  // Eight columns as they are stored, of rows that are whole chunks.
+  struct Raw {
+    uint4 part[sizeof(Value) / 2];
+  };
+  __device__ static Raw load(const DeviceMatrix& w, std::int64_t row, int chunk) {
+    const std::uint8_t* p = w.codes + row * w.code_stride + chunk * std::int64_t{8 * sizeof(Value)};
+    Raw raw;
+#pragma unroll
+    for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw.part[i] = read16(p + 16 * i);
+    return raw;
+  }
+  __device__ static void convert(const Raw& raw, float* out) {
+    const Value* values = reinterpret_cast<const Value*>(raw.part);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
+  }
   template <bool kWhole = false>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
     const Value* p = reinterpret_cast<const Value*>(w.codes + row * w.code_stride) + 8 * chunk;
@@ -247,9 +263,9 @@ struct LoadFloats {
       for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = read16(reinterpret_cast<const std::uint8_t*>(p) + 16 * i);
       const Value* values = reinterpret_cast<const Value*>(raw);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) out[i] = convert(values[i]);
+      for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
     } else {
-      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? convert(p[i]) : 0.0f;
+      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? to_float(p[i]) : 0.0f;
     }
   }
 };
