@@ -24,9 +24,10 @@ __global__ void __launch_bounds__(kPairThreads) weights_kernel(DeviceMatrix w, u
   const std::int64_t at = first + threadIdx.x < total ? first + threadIdx.x : total - 1;
   const std::int64_t row = at / w.pairs;
   const int pair = static_cast<int>(at % w.pairs);
-  std::uint32_t words[16];
+  std::uint32_t codes[Format::kCodeWords], high[4], words[16];
   float s[4], m[2] = {0.0f, 0.0f};
-  Format::codes(w, row, pair, words);
+  Format::load_codes(w, row, pair, codes, high);
+  Format::unpack(codes, high, words);
   read_scales<Format>(w, row, pair, s, m);
 #pragma unroll
   for (int chunk = 0; chunk < 8; ++chunk) {
