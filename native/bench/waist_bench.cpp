@@ -159,6 +159,7 @@ struct Waiter {
     if (error != nullptr) at.failure = error->message;
     at.changed.notify_all();
   }
+  static void on_done(void* user, const kv_error* error) { on_step(user, nullptr, error); }
   void wait_for(int count) {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return done >= count; });
@@ -277,6 +278,38 @@ class Bench {
     std::fflush(stdout);
   }
 
+  // Blocks of a context from the caller's ordinary memory into the pool and back.
+  void restore(std::uint32_t tokens, int runs) {
+    const std::uint32_t count = tokens / 256;
+    std::uint64_t bytes = 0;
+    kv_error error{};
+    error.size = sizeof error;
+    if (kv_runner_block_bytes(runner_, 0, &bytes, &error) != KV_OK) stop("block bytes", error.message);
+    std::vector<std::byte> data(bytes * count, std::byte{1});
+    std::vector<std::int32_t> blocks;
+    for (std::uint32_t i = 0; i < count; ++i) blocks.push_back(static_cast<std::int32_t>(i));
+    for (const bool writes : {true, false}) {
+      std::vector<double> rates;
+      for (int run = 0; run < runs; ++run) {
+        Waiter waiter;
+        const double begin = seconds();
+        const kv_status status =
+            writes ? kv_runner_write_blocks(runner_, 0, blocks.data(), count, data.data(), data.size(), &Waiter::on_done,
+                                            &waiter, &error)
+                   : kv_runner_read_blocks(runner_, 0, blocks.data(), count, data.data(), data.size(), &Waiter::on_done,
+                                           &waiter, &error);
+        if (status != KV_OK) stop("blocks", error.message);
+        waiter.wait_for(1);
+        rates.push_back(static_cast<double>(data.size()) / (seconds() - begin) / 1e9);
+      }
+      std::sort(rates.begin(), rates.end());
+      std::printf("{\"what\":\"%s\",\"tokens\":%u,\"bytes\":%zu,\"gigabytes_per_s\":%.1f,\"min\":%.1f,\"max\":%.1f}\n",
+                  writes ? "write blocks" : "read blocks", tokens, data.size(), median(rates), rates.front(),
+                  rates.back());
+      std::fflush(stdout);
+    }
+  }
+
  private:
   void submit(const kv_batch& batch, Waiter& waiter) {
     kv_error error{};
@@ -355,6 +388,7 @@ int main(int argc, char** argv) {
   if (wants("decode64")) bench.decode(64, 512, 128, 3, 0.0f);
   if (wants("prefill")) bench.prefill(8192, options.max_batch_tokens, 5);
   if (wants("long")) bench.decode(1, 32000, 64, 3, 0.0f);
+  if (wants("restore")) bench.restore(32768, 7);
   kv_runner_destroy(runner);
   return 0;
 }

@@ -90,6 +90,7 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
                    : nullptr),
       forward_(model_, pool_, space_, limits_, mode_, library_.get()),
       block_lists_(ledger_, ledger_.workspace_bytes, 3 * kCopyChunk, "block lists"),
+      mover_(ledger_),
       slots_(options->n_sampler_slots),
       slot_logprobs_(options->n_sampler_slots, 0),
       gate_(host_ledger_, limits_.batch) {
@@ -413,19 +414,20 @@ void Runner::start_blocks(Job& job) {
       pool_.copy(model_, job.group, sources, sources + kCopyChunk, sources + 2 * kCopyChunk,
                  static_cast<std::int32_t>(n), stream_.get());
     }
-  } else {
-    for (std::size_t i = 0; i < job.blocks.size(); ++i) {
-      std::uint8_t* block = pool_.block(job.group, job.blocks[i]);
-      if (job.kind == Job::Kind::kRead) {
-        check_cuda(cudaMemcpyAsync(job.read_to + i * payload, block, payload, cudaMemcpyDeviceToHost, stream_.get()),
-                   "read a block");
-      } else {
-        check_cuda(cudaMemcpyAsync(block, job.write_from + i * payload, payload, cudaMemcpyHostToDevice, stream_.get()),
-                   "write a block");
-      }
-    }
+    stream_.synchronize();
+    return;
   }
-  stream_.synchronize();
+  std::vector<BlockPiece> pieces;
+  const bool reads = job.kind == Job::Kind::kRead;
+  for (std::size_t i = 0; i < job.blocks.size(); ++i) {
+    pieces.push_back({pool_.block(job.group, job.blocks[i]), reads ? job.read_to + i * payload : nullptr,
+                      reads ? nullptr : job.write_from + i * payload});
+  }
+  if (reads) {
+    mover_.read(pieces, payload, stream_.get());
+  } else {
+    mover_.write(pieces, payload, stream_.get());
+  }
 }
 
 void Runner::finish(Job& job) {

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "cuda/runtime/block_mover.h"
 #include "cuda/runtime/device.h"
 #include "cuda/runtime/device_memory.h"
 #include "cuda/runtime/device_model.h"
@@ -108,6 +109,7 @@ class Runner {
   Flight flights_[kInFlight];
   std::size_t next_flight_ = 0;
   DeviceBuffer<std::int32_t> block_lists_;  // of block copies
+  BlockMover mover_;
   std::vector<std::shared_ptr<const SamplerSlot>> slots_;
   std::vector<std::uint32_t> slot_logprobs_;
   std::vector<std::int32_t> admission_;  // entries on their way to a slot
