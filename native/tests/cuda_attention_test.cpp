@@ -85,7 +85,9 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
         (c.cu[static_cast<std::size_t>(sequence) + 1] - c.cu[static_cast<std::size_t>(sequence)]) * group;
     for (std::int32_t head = 0; head < s.kv_heads; ++head) {
       for (std::int32_t first = 0; first < rows; first += rows_per_item) {
-        items.push_back({sequence, head, first, std::min(rows_per_item, rows - first)});
+        const std::int32_t count = std::min(rows_per_item, rows - first), begin = c.cu[static_cast<std::size_t>(sequence)];
+        const auto position = [&](std::int32_t row) { return c.positions[static_cast<std::size_t>(begin + row / group)]; };
+        items.push_back({sequence, head, first, count, begin, position(0), position(first), position(first + count - 1)});
       }
     }
   }

@@ -50,14 +50,17 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
   using Value = typename Pool::Type;
   extern __shared__ float4 aligned_memory[];
   float* memory = reinterpret_cast<float*>(aligned_memory);
-  follow_previous();
+  let_next_begin();
   const AttentionItem item = args.items[blockIdx.x];
   const int D = args.head_dim, t = threadIdx.x, group = args.n_heads / args.n_kv_heads;
-  const int first = args.cu_seqlens[item.sequence], origin = static_cast<int>(blockIdx.y) * kSpanTokens;
+  const int origin = static_cast<int>(blockIdx.y) * kSpanTokens;
   // Tokens of the span any row sees: rows' positions ascend.
-  const auto range_of = [&](int r) { return visible(args, args.positions[first + (item.first_row + r) / group]); };
-  const int low = max(range_of(0).begin - origin, 0), high = min(range_of(item.n_rows - 1).end - origin, kSpanTokens);
+  const int low = max(visible(args, item.low_position).begin - origin, 0);
+  const int high = min(visible(args, item.high_position).end - origin, kSpanTokens);
   if (low >= high) return;
+  const auto range_of = [&](int r) {
+    return visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
+  };
 
   const int Dq = padded_row(D), row_bytes = D * static_cast<int>(sizeof(Value));
   float* q = memory;                       // (kFewRows, Dq)
@@ -72,16 +75,25 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
     stride = staged_stride(D, sizeof(Value));
     std::uint8_t* staged = reinterpret_cast<std::uint8_t*>(scores + kFewRows * kSpanTokens);
     const int pieces = row_bytes / 16;
-    for (int half = 0; half < 2; ++half) {
-      const std::uint8_t* from = half == 0 ? keys : values;
-      std::uint8_t* to = staged + half * kSpanTokens * stride;
-      for (int at = low * pieces + t; at < high * pieces; at += kThreads) {
+    const auto stage = [&](const std::uint8_t* from, std::uint8_t* to, int begin, int end) {
+      for (int at = begin * pieces + t; at < end * pieces; at += kThreads) {
         copy_async(to + at / pieces * stride + at % pieces * 16, from + std::int64_t{at} * 16);
       }
-      asm volatile("cp.async.commit_group;" ::: "memory");
-    }
+    };
+    // What earlier steps wrote does not wait for this one's keys and values.
+    const int known = min(max(item.first_position - origin, low), high);
+    std::uint8_t* staged_values = staged + kSpanTokens * stride;
+    stage(keys, staged, low, known);
+    stage(values, staged_values, low, known);
+    wait_for_previous();
+    stage(keys, staged, known, high);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    stage(values, staged_values, known, high);
+    asm volatile("cp.async.commit_group;" ::: "memory");
     keys = staged;
-    values = staged + kSpanTokens * stride;
+    values = staged_values;
+  } else {
+    wait_for_previous();
   }
   for (int at = t; at < kFewRows * Dq; at += kThreads) {
     const int r = at / Dq, d = at % Dq;
@@ -201,12 +213,13 @@ constexpr int kMergeAhead = 32;  // states of spans a thread has on their way at
 __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args) {
   __shared__ float weights[3][kMergeThreads];  // a, b, l
   __shared__ float warp_most[kMergeThreads / 32];
-  follow_previous();
+  let_next_begin();
   const AttentionItem item = args.items[blockIdx.x];
   const int r = blockIdx.y, D = args.head_dim, t = threadIdx.x, lane = t % 32, warp = t / 32;
   if (r >= item.n_rows) return;
   const int group = args.n_heads / args.n_kv_heads;
-  const RowRange range = visible(args, args.positions[args.cu_seqlens[item.sequence] + (item.first_row + r) / group]);
+  const RowRange range = visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
+  wait_for_previous();
   const int begin = range.begin / kSpanTokens, end = (range.end + kSpanTokens - 1) / kSpanTokens;
   const std::int64_t stride = std::int64_t{kFewRows} * (D + 2);
   const float* states = args.states + std::int64_t{blockIdx.x} * args.n_splits * stride + r * (D + 2);

@@ -151,6 +151,9 @@ struct AttentionItem {
   std::int32_t kv_head;
   std::int32_t first_row;
   std::int32_t n_rows;
+  std::int32_t first_token;     // of the sequence in the step
+  std::int32_t first_position;  // of that token: what lies before it in the pool is from earlier steps
+  std::int32_t low_position, high_position;  // of the tokens of the item's first and last row
 };
 inline constexpr int kFewRows = 8;    // of an item when spans are split over the device
 inline constexpr int kManyRows = 32;  // of an item that walks its blocks itself, D <= kManyRowsHeadDim

@@ -2,7 +2,7 @@
 //
 //   group     e = exact integer sum of (code - zero) * activation over 32 columns (halves: over each 16)
 //             acc = fma(e, s * a, acc)   then, where the format has minima,   acc = fma(m, a * (sum of activations), acc)
-//   chunk     the four groups of two neighbouring pairs (128 columns), a chain from 0 in ascending order
+//   chunk     the four groups of pairs c and c + 4 of every eight, c = 0..3, a chain from 0 in ascending order
 //   segment   the chunks are cut into four runs of as many (the last may have fewer): 0 + chunk + chunk + ... ascending
 //   output    (segment 0 + segment 1) + (segment 2 + segment 3), then + bias, then (where asked for) y + it
 //
@@ -20,7 +20,12 @@ inline constexpr int kSegments = 4;
 struct ChunkRange {
   int begin, end;
 };
-__host__ __device__ inline int chunks_of_pairs(int pairs) { return (pairs + kChunkPairs - 1) / kChunkPairs; }
+inline constexpr int kChunksOfEight = 8 / kChunkPairs;
+__host__ __device__ inline int chunks_of_pairs(int pairs) { return (pairs + 7) / 8 * kChunksOfEight; }
+// Pair k of a chunk; beyond the row in its last eight.
+__device__ inline int pair_of(int chunk, int k) {
+  return chunk / kChunksOfEight * 8 + chunk % kChunksOfEight + kChunksOfEight * k;
+}
 __device__ inline ChunkRange segment_chunks(int pairs, int segment) {
   const int chunks = chunks_of_pairs(pairs), each = (chunks + kSegments - 1) / kSegments;
   return {min(segment * each, chunks), min((segment + 1) * each, chunks)};

@@ -105,7 +105,7 @@ struct LaneChunk {
 #pragma unroll
     for (int p = 0; p < kChunkPairs; ++p) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h) at[p][h].load(w, rows[h], min(chunk * kChunkPairs + p, w.pairs - 1), q);
+      for (int h = 0; h < 2; ++h) at[p][h].load(w, rows[h], min(pair_of(chunk, p), w.pairs - 1), q);
     }
   }
 };
@@ -137,15 +137,22 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
   const auto stage = [&](int chunk) {
     if (chunk < chunks.end) {
       std::uint8_t* to = memory + (chunk - chunks.begin) % kStages * kStageBytes;
-      const int whole = min(kChunkPairs, pairs - chunk * kChunkPairs);
-      for (int at = t; at < kTokens * kChunkPairs * 6; at += kThreads) {
-        const int token = at / (kChunkPairs * 6), piece = at % (kChunkPairs * 6);
-        const std::int64_t from = std::int64_t{min(first_token + token, tokens - 1)} * pairs + chunk * kChunkPairs;
-        if (piece < kChunkPairs * 4) {
-          if (piece < whole * 4) copy_async(to + token * kCodeStride + piece * 16, x.codes + from * 64 + piece * 16);
-        } else if (piece - kChunkPairs * 4 < whole * 2) {
-          const int group = piece - kChunkPairs * 4;
-          copy_async(to + kTokens * kCodeStride + token * kInfoStride + group * 16, x.groups + from * 2 + group);
+      // Per token eight pieces of codes and four infos.
+#pragma unroll
+      for (int at = t; at < kTokens * 8; at += kThreads) {
+        const int token = at / 8, piece = at % 8, pair = pair_of(chunk, piece / 4);
+        const int from = min(first_token + token, tokens - 1) * pairs + pair;
+        if (pair < pairs) {
+          copy_async(to + token * kCodeStride + piece * 16, x.codes + std::int64_t{from} * 64 + piece % 4 * 16);
+        }
+      }
+#pragma unroll
+      for (int at = t; at < kTokens * 4; at += kThreads) {
+        const int token = at / 4, piece = at % 4, pair = pair_of(chunk, piece / 2);
+        const int from = min(first_token + token, tokens - 1) * pairs + pair;
+        if (pair < pairs) {
+          copy_async(to + kTokens * kCodeStride + token * kInfoStride + piece * 16,
+                     x.groups + std::int64_t{from} * 2 + piece % 2);
         }
       }
     }
@@ -168,7 +175,7 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
     float acc[kColumns][4] = {};
 #pragma unroll
     for (int p = 0; p < kChunkPairs; ++p) {
-      const int pair = chunk * kChunkPairs + p;
+      const int pair = pair_of(chunk, p);
       if (pair >= pairs) break;
       std::uint32_t a[2][2][2];  // row half, group, word
       float s[2][4], lo[2][2];

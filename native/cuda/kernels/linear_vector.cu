@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
   const std::int64_t token = blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int c = lane % 4;
-  const int pairs = w.pairs, chunks = chunks_of_pairs(pairs), fours = (chunks + 3) / 4;
+  const int pairs = w.pairs, fours = chunks_of_pairs(pairs) / 4;
   const std::int8_t* codes = x.codes + token * pairs * 64;
   const GroupInfo* groups = x.groups + token * pairs * 2;
   std::int64_t rows[kRows];
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
   const auto load = [&](int four) {
 #pragma unroll
     for (int k = 0; k < kChunkPairs; ++k) {
-      const int pair = min((4 * four + c) * kChunkPairs + k, pairs - 1);
+      const int pair = min(pair_of(4 * four + c, k), pairs - 1);
 #pragma unroll
       for (int i = 0; i < kRows; ++i) raw[k][i].load(w, rows[i], pair);
     }
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
     if (four != warp) load(four);
 #pragma unroll
     for (int k = 0; k < kChunkPairs; ++k) {
-      const int pair = (4 * four + c) * kChunkPairs + k;
+      const int pair = pair_of(4 * four + c, k);
       if (pair >= pairs) continue;
       std::uint32_t wc[kRows][16];
       float s[kRows][4], m[kRows][2];
@@ -80,10 +80,8 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
         }
       }
     }
-    if (4 * four + c < chunks) {
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) chunk_sums[(4 * four + c) * kTileRows + lane / 4 + 8 * i] = acc[i];
-    }
+    for (int i = 0; i < kRows; ++i) chunk_sums[(4 * four + c) * kTileRows + lane / 4 + 8 * i] = acc[i];
   }
   let_next_begin();
   __syncthreads();

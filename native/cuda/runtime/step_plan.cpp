@@ -160,8 +160,14 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
       for (std::uint32_t item = (n_rows + per_item - 1) / per_item; item-- > 0;) {
         const std::uint32_t first = item * per_item;
         for (std::uint32_t head = 0; head < geometry.n_kv_heads; ++head) {
+          const std::uint32_t count = std::min(per_item, n_rows - first);
+          const std::int32_t begin = batch.cu_seqlens[row];
+          const auto position = [&](std::uint32_t r) {
+            return batch.positions[static_cast<std::size_t>(begin) + (first + r) / group];
+          };
           *to++ = {static_cast<std::int32_t>(row), static_cast<std::int32_t>(head), static_cast<std::int32_t>(first),
-                   static_cast<std::int32_t>(std::min(per_item, n_rows - first))};
+                   static_cast<std::int32_t>(count), begin, batch.positions[static_cast<std::size_t>(begin)],
+                   position(0), position(count - 1)};
         }
       }
       return to;
