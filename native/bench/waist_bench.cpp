@@ -278,6 +278,31 @@ class Bench {
     std::fflush(stdout);
   }
 
+  // From the submission of a short prompt behind a context to its first sampled token.
+  void resume(std::uint32_t context, std::uint32_t tokens, int runs) {
+    width_ = (context + tokens + 255) / 256;
+    fill(1, context, 2048, false);
+    kv_sampler sampler{};
+    sampler.size = sizeof sampler;
+    sampler.top_p = sampler.repetition_penalty = 1;
+    sampler.adapter = -1;
+    std::vector<double> times;
+    for (int run = 0; run < runs; ++run) {
+      Step step(1, tokens, context, width_, true, false);
+      step.batch.n_samplers = 1;
+      step.batch.samplers = &sampler;
+      Waiter waiter;
+      const double begin = seconds();
+      submit(step.batch, waiter);
+      waiter.wait_for(1);
+      times.push_back(1000 * (seconds() - begin));
+    }
+    std::sort(times.begin(), times.end());
+    std::printf("{\"what\":\"resume\",\"type\":\"%s\",\"context\":%u,\"tokens\":%u,\"median_ms\":%.2f,\"min_ms\":%.2f,"
+                "\"max_ms\":%.2f}\n", type_.c_str(), context, tokens, median(times), times.front(), times.back());
+    std::fflush(stdout);
+  }
+
   // Blocks of a context from the caller's ordinary memory into the pool and back.
   void restore(std::uint32_t tokens, int runs) {
     const std::uint32_t count = tokens / 256;
@@ -388,6 +413,11 @@ int main(int argc, char** argv) {
   if (wants("decode64")) bench.decode(64, 512, 128, 3, 0.0f);
   if (wants("prefill")) bench.prefill(8192, options.max_batch_tokens, 5);
   if (wants("long")) bench.decode(1, 32000, 64, 3, 0.0f);
+  if (wants("resume")) {
+    bench.resume(32000, 1, 9);
+    bench.resume(32000, 16, 9);
+    bench.resume(32000, 32, 9);
+  }
   if (wants("restore")) bench.restore(32768, 7);
   kv_runner_destroy(runner);
   return 0;

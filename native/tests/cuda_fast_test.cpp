@@ -15,7 +15,7 @@ TinyShape shape_of(kv_dtype weights, std::uint32_t head_dim) {
   shape.weights = weights;
   shape.hidden = 256;
   shape.ffn = 512;
-  shape.n_heads = 6;
+  shape.n_heads = 8;  // whole blocks of 256 columns for every head size
   shape.n_kv_heads = 2;
   shape.head_dim = head_dim;
   shape.rotary_dim = head_dim;

@@ -12,7 +12,8 @@ namespace kv::cuda {
 namespace {
 
 // Sequences with up to this many query rows share their spans out over the device.
-constexpr std::uint32_t kSplitRows = 64;
+// As many as a resumed sequence's short prompt makes: walking a long context in few items would leave the device idle.
+constexpr std::uint32_t kSplitRows = 256;
 
 std::uint64_t round_up(std::uint64_t value) { return (value + 63) / 64 * 64; }
 
