@@ -191,7 +191,7 @@ typedef struct kv_runner_options {
   uint32_t size;
   uint32_t block_tokens;             /* Bk: 256 */
   uint32_t n_blocks[KV_MAX_GROUPS];  /* N per group */
-  int32_t kv_dtype;                  /* KV_F32, KV_F16, KV_BF16 */
+  int32_t kv_dtype;                  /* KV_F32, KV_F16, KV_BF16; KV_Q8 and KV_Q4 where the backend holds them */
   int32_t activation_mode;           /* kv_activation_mode */
   uint32_t max_batch_tokens;         /* limit of T */
   uint32_t max_batch_sequences;      /* limit of S */
@@ -316,7 +316,8 @@ KV_API kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error);
 KV_API kv_status kv_runner_create(const kv_model* model, const kv_runner_options* options,
                                   kv_progress_callback progress, void* user, kv_runner** runner, kv_error* error);
 
-/* Waits for the running step, fails queued work with KV_CANCELLED, frees everything. NULL is allowed. */
+/* Waits for the running step, fails queued work with KV_CANCELLED, frees everything. NULL is allowed. Never from a
+ * callback: those run on the runner's own thread, which this waits for. */
 KV_API void kv_runner_destroy(kv_runner* runner);
 
 /* Identity of the output bits: changes whenever they can (backend, mode, kernel revision). NUL-terminated, <= capacity. */
@@ -328,8 +329,14 @@ KV_API kv_status kv_runner_memory(kv_runner* runner, kv_memory* memory, kv_error
 KV_API kv_status kv_runner_submit(kv_runner* runner, const kv_batch* batch, kv_step_callback callback, void* user,
                                   kv_error* error);
 
-/* Canonical payload of one block: for each layer of the group in order, K then V, each (Hkv, tokens, D) in the pool's
- * dtype, contiguous. Its size: */
+/* Canonical payload of one block: for each layer of the group in order, K then V, each (Hkv, tokens) records of one head
+ * of one token, contiguous. A record is D values in the pool's dtype; of a KV_Q8 or KV_Q4 pool, with groups of
+ * g = min(64, D) values:
+ *   KV_Q8  D signed 8-bit codes, D/g f16 scales: value = scale * code
+ *   KV_Q4  D/2 bytes, D/g f16 scales, D/g f16 minima: value = minimum + scale * code; byte i of a group holds code i in
+ *          its low four bits and code i + g/2 in the high ones
+ * K of both is stored after each run of b values, b the largest power of two that divides g, was multiplied by the
+ * Walsh-Hadamard matrix and by 2^-floor(log2(b)/2). Its size: */
 KV_API kv_status kv_runner_block_bytes(kv_runner* runner, uint32_t group, uint64_t* bytes, kv_error* error);
 
 /* Copies the first n_tokens[i] slots of block sources[i] to destinations[i]. */

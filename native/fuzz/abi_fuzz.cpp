@@ -104,6 +104,8 @@ kv_runner_options small_options(Random& random) {
   options.max_blocks_per_sequence = 3;
   options.n_sampler_slots = 3;
   options.n_threads = 1 + random.below(2);
+  const kv_dtype dtypes[] = {KV_F16, KV_F32, KV_BF16, KV_Q8, KV_Q4};
+  options.kv_dtype = dtypes[random.below(5)];
   return options;
 }
 

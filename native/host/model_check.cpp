@@ -7,6 +7,7 @@
 #include "common/checks.h"
 #include "common/dtype.h"
 #include "host/block_tokens.h"
+#include "host/kv_format.h"
 #include "host/tensor_roles.h"
 
 namespace kv {
@@ -179,7 +180,30 @@ void check_model(const kv_model* pointer) {
   check_tensors(model);
 }
 
-void check_options(const kv_model& model, const kv_runner_options* pointer) {
+namespace {
+
+void check_kv_dtype(const kv_model& model, std::int32_t number, bool holds_quantized_kv) {
+  check(number == KV_F32 || number == KV_F16 || number == KV_BF16 || number == KV_Q8 || number == KV_Q4,
+        "kv_dtype: expected F32, F16, BF16, Q8 or Q4, found %d", number);
+  const auto dtype = static_cast<kv_dtype>(number);
+  if (!is_quantized_kv(dtype)) return;
+  const char* name = dtype == KV_Q8 ? "Q8" : "Q4";
+  if (!holds_quantized_kv) {
+    fail(KV_UNSUPPORTED, "kv_dtype: this backend holds KV as F32, F16 or BF16, found %s; choose one of these", name);
+  }
+  for (std::uint32_t i = 0; i < model.n_layers; ++i) {
+    const std::uint32_t head_dim = model.layers[i].head_dim;
+    if (kv_dtype_takes(dtype, head_dim)) continue;
+    fail(KV_UNSUPPORTED,
+         "kv_dtype: %s needs heads of a multiple of %u values, or below %u of a multiple of %u; layer %u has %u; choose "
+         "F16 or BF16",
+         name, kKvGroupValues, kKvGroupValues, kKvGroupMultiple, i, head_dim);
+  }
+}
+
+}  // namespace
+
+void check_options(const kv_model& model, const kv_runner_options* pointer, bool holds_quantized_kv) {
   check_struct(pointer, "kv_runner_options");
   const kv_runner_options& options = *pointer;
   if (options.block_tokens != kBlockTokens) {
@@ -190,11 +214,7 @@ void check_options(const kv_model& model, const kv_runner_options* pointer) {
     check(options.n_blocks[i] >= 1 && options.n_blocks[i] <= static_cast<std::uint32_t>(INT32_MAX) / kBlockTokens,
           "n_blocks[%u]: expected 1 to %d, found %u", i, INT32_MAX / kBlockTokens, options.n_blocks[i]);
   }
-  if (options.kv_dtype == KV_Q8 || options.kv_dtype == KV_Q4) {
-    fail(KV_UNSUPPORTED, "kv_dtype: this backend holds KV as F32, F16 or BF16, found %d", options.kv_dtype);
-  }
-  check(options.kv_dtype == KV_F32 || options.kv_dtype == KV_F16 || options.kv_dtype == KV_BF16,
-        "kv_dtype: expected F32, F16 or BF16, found %d", options.kv_dtype);
+  check_kv_dtype(model, options.kv_dtype, holds_quantized_kv);
   check(options.activation_mode >= KV_ACTIVATIONS_QUANTIZED && options.activation_mode <= KV_ACTIVATIONS_FAST,
         "activation_mode: expected 0 to 2, found %d", options.activation_mode);
   check_extent("max_batch_tokens", options.max_batch_tokens, 1, INT32_MAX);

@@ -10,7 +10,8 @@ namespace kv {
 // still have to be held against the files' sizes.
 void check_model(const kv_model* model);
 
-// The same for the options; needs a checked model.
-void check_options(const kv_model& model, const kv_runner_options* options);
+// The same for the options; needs a checked model. KV_Q8 and KV_Q4 pools are for backends that say they hold them, and
+// for models whose heads divide into whole groups.
+void check_options(const kv_model& model, const kv_runner_options* options, bool holds_quantized_kv = false);
 
 }  // namespace kv

@@ -6,6 +6,7 @@
 
 #include "cpu/kernels/kernels.h"
 #include "tests/check.h"
+#include "tests/half_float.h"
 #include "tests/kernel_paths.h"
 #include "tests/random_weights.h"
 
@@ -50,7 +51,7 @@ std::vector<float> attend(const KernelTable& kernels, const Pool& pool, const st
   const std::size_t stride = static_cast<std::size_t>(kv::cpu::attention_output_stride(pool.D));
   const std::size_t D = static_cast<std::size_t>(pool.D);
   std::vector<float> out(queries.size() * D, -1);
-  std::vector<float> scores(6 * 256, std::nanf("")), outputs(6 * stride, std::nanf(""));
+  std::vector<float> scores(kv::cpu::kAttentionScoreFloats, std::nanf("")), outputs(6 * stride, std::nanf(""));
   for (std::size_t first = 0; first < queries.size(); first += static_cast<std::size_t>(rows)) {
     const int count = std::min(rows, static_cast<int>(queries.size() - first));
     std::vector<float> m(6), l(6), o(6 * stride), running_m(6), running_l(6), running_o(6 * stride);
@@ -93,7 +94,7 @@ std::vector<float> attend(const KernelTable& kernels, const Pool& pool, const st
 
 float round_to(kv_dtype dtype, float x) {
   if (dtype == KV_F32) return x;
-  if (dtype == KV_F16) return static_cast<float>(static_cast<_Float16>(x));
+  if (dtype == KV_F16) return static_cast<float>(static_cast<Half>(x));
   std::uint32_t bits;
   std::memcpy(&bits, &x, 4);
   bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u;
@@ -192,7 +193,7 @@ KV_TEST("kv_write rounds half to even at its slots, skips slot -1 and touches no
         if (dtype == KV_F32) std::memcpy(&value, &pool[byte], 4);
         if (dtype == KV_BF16) std::memcpy(reinterpret_cast<char*>(&value) + 2, &pool[byte], 2);
         if (dtype == KV_F16) {
-          _Float16 half;
+          Half half;
           std::memcpy(&half, &pool[byte], 2);
           value = static_cast<float>(half);
         }

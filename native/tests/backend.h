@@ -19,6 +19,15 @@ inline constexpr const char* kBackend = "cpu";
 inline constexpr bool kMapsFiles = true;
 #endif
 
+// The dtypes of KV pools the backend holds.
+inline std::vector<kv_dtype> pool_dtypes() {
+#if defined(KVASIR_TEST_CUDA)
+  return {KV_F16, KV_F32, KV_BF16};
+#else
+  return {KV_F16, KV_F32, KV_BF16, KV_Q8, KV_Q4};
+#endif
+}
+
 // The instruction paths this machine can run. A machine without the backend's device fails here, loudly.
 inline std::vector<std::string> instruction_paths() {
   kv_backend_info info{};

@@ -1,5 +1,6 @@
 // Descriptors and batches that break the contract: each is refused with its code before anything is done, and the
 // runner goes on. Every row of the tables is one mutation of something valid.
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -125,7 +126,7 @@ KV_TEST("options out of range are refused; limits no machine can hold end in KV_
       {"no blocks", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.n_blocks[1] = 0; }},
       {"slots beyond int32", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.n_blocks[0] = kHuge; }},
       {"huge pool", KV_OUT_OF_MEMORY, [](kv_runner_options& o) { o.n_blocks[0] = (1u << 23) - 1; }},
-      {"Q8 pool", KV_UNSUPPORTED, [](kv_runner_options& o) { o.kv_dtype = KV_Q8; }},
+      {"no dtype", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.kv_dtype = 14; }},
       {"weights' dtype for the pool", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.kv_dtype = KV_Q4_K; }},
       {"mode", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.activation_mode = 3; }},
       {"no tokens", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.max_batch_tokens = 0; }},
@@ -146,6 +147,31 @@ KV_TEST("options out of range are refused; limits no machine can hold end in KV_
     const TestRunner runner(model, options);
     KV_CHECK_MSG(runner.status == c.expected && runner.handle == nullptr, "%s: status %d (%s)", c.name, runner.status,
                  runner.message.c_str());
+  }
+}
+
+KV_TEST("a quantized pool is refused for heads its groups do not divide, and by backends that hold none") {
+  const auto status_for = [](std::uint32_t head_dim, kv_dtype dtype) {
+    TinyShape shape;
+    shape.head_dim = head_dim;
+    shape.rotary_dim = 4;
+    const TinyModel model(shape);
+    kv_runner_options options = default_options();
+    options.kv_dtype = dtype;
+    const TestRunner runner(model, options);
+    KV_CHECK_MSG(runner.status == KV_OK || runner.message.find("choose") != std::string::npos, "%s",
+                 runner.message.c_str());
+    return runner.status;
+  };
+  const std::vector<kv_dtype> held = pool_dtypes();
+  for (const kv_dtype dtype : {KV_Q8, KV_Q4}) {
+    const bool holds = std::find(held.begin(), held.end(), dtype) != held.end();
+    for (const std::uint32_t head_dim : {8u, 24u, 56u, 64u, 128u, 192u}) {
+      KV_CHECK_MSG(status_for(head_dim, dtype) == (holds ? KV_OK : KV_UNSUPPORTED), "head_dim %u", head_dim);
+    }
+    for (const std::uint32_t head_dim : {4u, 12u, 20u, 65u, 80u, 96u, 100u, 160u}) {
+      KV_CHECK_MSG(status_for(head_dim, dtype) == KV_UNSUPPORTED, "head_dim %u", head_dim);
+    }
   }
 }
 

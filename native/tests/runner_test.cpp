@@ -1,11 +1,15 @@
 // The waist's promises around a step: order and count of callbacks, cancellation, block functions, sampling state,
 // device-side input tokens, and that a steady stream of steps allocates nothing.
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 
+#include "host/kv_format.h"
 #include "tests/backend.h"
 #include "tests/check.h"
+#include "tests/half_float.h"
 #include "tests/test_runner.h"
 
 namespace {
@@ -152,9 +156,9 @@ KV_TEST("a steady stream of decoding steps allocates nothing") {
 }
 
 KV_TEST("a payload moves a block unchanged: read, write elsewhere, and the sequence goes on with equal bits") {
-  for (const kv_dtype dtype : {KV_F16, KV_F32}) {
+  for (const kv_dtype dtype : pool_dtypes()) {
     TinyShape shape;
-    shape.head_dim = 20;
+    shape.head_dim = kv::is_quantized_kv(dtype) ? 24 : 20;
     const TinyModel model(shape);
     kv_runner_options options = default_options();
     options.kv_dtype = dtype;
@@ -167,7 +171,8 @@ KV_TEST("a payload moves a block unchanged: read, write elsewhere, and the seque
 
     std::uint64_t bytes = 0;
     KV_CHECK(kv_runner_block_bytes(runner.handle, 0, &bytes, nullptr) == KV_OK);
-    KV_CHECK(bytes == 2ull * 2 * 2 * 256 * 20 * (dtype == KV_F32 ? 4 : 2));
+    const std::uint64_t record = dtype == KV_F32 ? 80 : dtype == KV_Q8 ? 24 + 2 : dtype == KV_Q4 ? 12 + 4 : 40;
+    KV_CHECK(bytes == 2ull * 2 * 2 * 256 * record);
     std::vector<std::uint8_t> payload(2 * bytes);
     const std::int32_t from[] = {2, 9}, to[] = {30, 4};
     KV_CHECK(runner.blocks([&](kv_done_callback done, void* user, kv_error* error) {
@@ -184,6 +189,77 @@ KV_TEST("a payload moves a block unchanged: read, write elsewhere, and the seque
       return kv_runner_copy_blocks(runner.handle, 0, copy_from, copy_to, counts, 2, done, user, error);
     }).status == KV_OK);
     KV_CHECK(runner.step(BatchSpec({decode_row(8, 300, {11, 12})}, 1)).hashes == expected.hashes);
+  }
+}
+
+// Each run of values by the Walsh-Hadamard matrix: sign by the parity of the bits that row and column share.
+void rotate_runs(float* x, std::uint32_t n, const kv::KvRotation& rotation) {
+  for (std::uint32_t begin = 0; begin < n; begin += rotation.block) {
+    std::vector<float> y(rotation.block, 0.0f);
+    for (std::uint32_t i = 0; i < rotation.block; ++i) {
+      for (std::uint32_t j = 0; j < rotation.block; ++j) {
+        y[i] += (__builtin_popcount(i & j) % 2 == 0 ? 1.0f : -1.0f) * x[begin + j] * rotation.key_factor;
+      }
+    }
+    std::copy(y.begin(), y.end(), x + begin);
+  }
+}
+
+KV_TEST("a quantized payload's record is codes, scales, minima; K is rotated, V is not") {
+  for (const kv_dtype dtype : pool_dtypes()) {
+    if (!kv::is_quantized_kv(dtype)) continue;
+    TinyShape shape;
+    shape.n_layers = 1;
+    shape.head_dim = 128;
+    shape.head_norms = true;
+    const TinyModel model(shape);
+    const auto payload_of = [&](kv_dtype pool_dtype) {
+      kv_runner_options options = default_options();
+      options.kv_dtype = pool_dtype;
+      TestRunner runner(model, options);
+      RowSpec prompt;
+      for (int i = 0; i < 200; ++i) prompt.tokens.push_back(i);
+      prompt.tables = {{5}};
+      KV_CHECK(runner.step(BatchSpec({prompt}, 1)).status == KV_OK);
+      std::uint64_t bytes = 0;
+      kv_runner_block_bytes(runner.handle, 0, &bytes, nullptr);
+      std::vector<std::uint8_t> payload(bytes);
+      const std::int32_t block = 5;
+      KV_CHECK(runner.blocks([&](kv_done_callback done, void* user, kv_error* error) {
+        return kv_runner_read_blocks(runner.handle, 0, &block, 1, payload.data(), bytes, done, user, error);
+      }).status == KV_OK);
+      return payload;
+    };
+    const std::vector<std::uint8_t> exact = payload_of(KV_F32), stored = payload_of(dtype);
+    const std::size_t record = kv::kv_record_bytes(dtype, 128), code_bytes = dtype == KV_Q8 ? 128 : 64;
+    const kv::KvRotation rotation = kv::kv_rotation(dtype, 128);
+    const auto half_at = [&](std::size_t at) {
+      Half half;
+      std::memcpy(&half, &stored[at], 2);
+      return static_cast<float>(half);
+    };
+    for (std::size_t head = 0; head < 4; ++head) {  // K of both KV heads, then V
+      for (std::size_t token = 0; token < 200; ++token) {
+        const std::size_t at = (head * 256 + token) * record;
+        float x[128], most = 0;
+        std::memcpy(x, &exact[(head * 256 + token) * 512], 512);
+        if (head < 2) rotate_runs(x, 128, rotation);
+        for (const float value : x) most = std::max(most, std::fabs(value));
+        for (std::size_t d = 0; d < 128; ++d) {
+          const std::size_t group = d / 64;
+          float value = half_at(at + code_bytes + 2 * group);
+          if (dtype == KV_Q8) {
+            value *= static_cast<float>(static_cast<std::int8_t>(stored[at + d]));
+          } else {
+            const std::uint8_t byte = stored[at + group * 32 + d % 32];
+            value = value * static_cast<float>(d % 64 < 32 ? byte & 15 : byte >> 4) +
+                    half_at(at + code_bytes + 4 + 2 * group);
+          }
+          KV_CHECK_MSG(std::fabs(value - x[d]) < most * (dtype == KV_Q8 ? 0.006f : 0.07f), "head %zu token %zu d=%zu: %g, not %g",
+                       head, token, d, static_cast<double>(value), static_cast<double>(x[d]));
+        }
+      }
+    }
   }
 }
 

@@ -1,5 +1,3 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import { KvasirError } from '@kvasir/domain';
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context, MiddlewareHandler } from 'hono';
 import { cors } from 'hono/cors';
@@ -8,7 +6,18 @@ import type { AppDependencies, AppEnvironment } from './http/app-environment.ts'
 import { ERROR_TABLE, toErrorBody, toKvasirError } from './http/error-table.ts';
 import { HttpProblem } from './http/http-problem.ts';
 import { InvalidRequest } from './http/request-problems.ts';
+import { requireTenant } from './http/tenants.ts';
 import { awaitUpload } from './http/whole-upload.ts';
+import { exportAgent, importAgent } from './routes/agent-files.ts';
+import {
+  createAgent,
+  deleteAgent,
+  forkAgent,
+  inspectAgent,
+  listAgents,
+  pinAgent,
+  rewindAgent,
+} from './routes/agents.ts';
 import { chatCompletions } from './routes/chat-completions.ts';
 import { completions } from './routes/completions.ts';
 import { health, live, ready } from './routes/health.ts';
@@ -25,16 +34,26 @@ export function createApp(dependencies: AppDependencies): App {
   app.use(requestId());
   app.use(logRequests(dependencies));
   app.use(awaitUpload());
-  if (options.corsOrigin !== null) app.use(cors({ origin: options.corsOrigin, exposeHeaders: ['x-request-id'] }));
+  if (options.corsOrigin !== null)
+    app.use(cors({ origin: options.corsOrigin, exposeHeaders: ['x-request-id', 'x-kvasir-cache'] }));
   app.get('/health', (context) => health(context, dependencies));
   app.get('/health/live', live);
   app.get('/health/ready', (context) => ready(context, dependencies));
 
-  if (options.apiKey !== null) app.use(requireKey(options.apiKey));
+  app.use(requireTenant(options));
   app.post('/v1/chat/completions', (context) => chatCompletions(context, dependencies));
   app.post('/v1/completions', (context) => completions(context, dependencies));
   app.get('/v1/models', (context) => listModels(context, dependencies));
   app.get('/v1/models/*', (context) => getModel(context, dependencies));
+  app.post('/v1/agents', (context) => createAgent(context, dependencies));
+  app.get('/v1/agents', (context) => listAgents(context, dependencies));
+  app.get('/v1/agents/:name', (context) => inspectAgent(context, dependencies));
+  app.delete('/v1/agents/:name', (context) => deleteAgent(context, dependencies));
+  app.post('/v1/agents/:name/fork', (context) => forkAgent(context, dependencies));
+  app.post('/v1/agents/:name/rewind', (context) => rewindAgent(context, dependencies));
+  app.post('/v1/agents/:name/pin', (context) => pinAgent(context, dependencies));
+  app.get('/v1/agents/:name/export', (context) => exportAgent(context, dependencies));
+  app.post('/v1/agents/:name/import', (context) => importAgent(context, dependencies));
   app.get('/metrics', async (context) =>
     context.text(await metrics.registry.metrics(), 200, { 'content-type': metrics.registry.contentType }),
   );
@@ -73,21 +92,6 @@ function logRequests({ log, metrics }: AppDependencies): MiddlewareHandler<AppEn
     metrics.countRequest(context.req.routePath, status);
     const elapsedMs = Math.round(performance.now() - startMs);
     log.info({ requestId: context.get('requestId'), method, path, status, elapsedMs }, 'request answered');
-  };
-}
-
-/** Compares digests, so neither length nor content of the key shows in the time a refusal takes. */
-function requireKey(apiKey: string): MiddlewareHandler<AppEnvironment> {
-  const digest = (text: string) => createHash('sha256').update(text).digest();
-  const expected = digest(`Bearer ${apiKey}`);
-  return async (context, next) => {
-    if (!timingSafeEqual(digest(context.req.header('authorization') ?? ''), expected)) {
-      throw new KvasirError(
-        'unauthorized',
-        'authorization: expected "Bearer" and the configured key, found neither or another',
-      );
-    }
-    await next();
   };
 }
 

@@ -15,6 +15,8 @@ import {
 /** All settings with their values, and where a person would look to change each. */
 export interface Config extends Settings {
   readonly cacheDir: string;
+  /** null: nothing outlives the process. */
+  readonly memoryDir: string | null;
   readonly hfEndpoint: string;
   /** Whether standard error is a terminal that understands colours and redrawn lines. */
   readonly isTerminal: boolean;
@@ -66,11 +68,17 @@ export function loadConfig(
   if (problems.length === 0 && values.poolTokens !== 0 && values.poolBytes !== 0) {
     problems.push('poolTokens and poolBytes: expected one of them, found both');
   }
+  if (problems.length === 0 && Object.values(values.apiKeys ?? {}).some((keys) => keys.includes(values.apiKey ?? ''))) {
+    problems.push('apiKey and apiKeys: expected each key once, found one in both');
+  }
   if (problems.length > 0) throw new ConfigError(problems);
   const settings = values as Settings;
+  const cacheDir = path.resolve(workingDirectory, settings.cacheDir ?? defaultCacheDir(environment));
+  const memoryDir = path.resolve(workingDirectory, settings.memoryDir ?? path.join(cacheDir, 'memory'));
   return {
     ...settings,
-    cacheDir: path.resolve(workingDirectory, settings.cacheDir ?? defaultCacheDir(environment)),
+    cacheDir,
+    memoryDir: settings.memoryDir === 'none' ? null : memoryDir,
     hfEndpoint: settings.hfEndpoint ?? DEFAULT_ENDPOINT,
     isTerminal: process.stderr.isTTY === true && environment['TERM'] !== 'dumb' && environment['CI'] === undefined,
   };
@@ -155,7 +163,7 @@ function defaultCacheDir(environment: Readonly<Record<string, string | undefined
   return path.join(environment['XDG_CACHE_HOME'] || path.join(homedir(), '.cache'), 'kvasir');
 }
 
-const SECRETS: readonly SettingName[] = ['apiKey', 'hfToken'];
+const SECRETS: readonly SettingName[] = ['apiKey', 'apiKeys', 'hfToken'];
 
 function shown(name: SettingName, value: unknown): string {
   return value === undefined || SECRETS.includes(name) ? '' : `, found ${JSON.stringify(value)}`;

@@ -1,10 +1,12 @@
 // The one composition root: the only file that imports tsyringe and names concrete adapters.
 import 'reflect-metadata';
+import { crc32 } from 'node:zlib';
 import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
 import { createCudaModelLoader, isCudaAvailable } from '@kvasir/adapter-cuda';
+import { openColdTier } from '@kvasir/block-store-fs';
 import { isKvasirError, KvasirError } from '@kvasir/domain';
-import type { ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
-import { BatchEngine } from '@kvasir/engine';
+import type { AgentArchive, ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
+import { AgentService, BatchEngine, TextIndex } from '@kvasir/engine';
 import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
 import { createChatTemplate, createTokenizer, type TextTokenizer } from '@kvasir/tokenizer';
 import type { Logger } from 'pino';
@@ -15,7 +17,9 @@ import {
   type InjectionToken,
 } from 'tsyringe';
 import type { Config } from './config.ts';
+import { PromptEncoder } from './generation/prompt-encoder.ts';
 import type { ServedModel } from './generation/served-model.ts';
+import { openMemory } from './loading/open-memory.ts';
 import { planPool } from './loading/plan-pool.ts';
 import { modelName, resolveModel } from './loading/resolve-model.ts';
 import { vocabularyDirectory } from './loading/vocabulary-directory.ts';
@@ -33,11 +37,15 @@ export interface EngineNeeds {
   readonly poolTokens?: number;
   readonly contextLength?: number;
   readonly maxBatchSequences?: number;
+  /** Whether KV outlives the request that computed it; default: no, so that a measurement repeats its work. */
+  readonly keepsKv?: boolean;
 }
 
 export interface LoadedModel {
   readonly engine: BatchEngine;
   readonly runner: ModelRunner;
+  /** Agents that outlive the process; null without a place for them. */
+  readonly archive: AgentArchive | null;
   readonly contextLength: number;
 }
 
@@ -50,7 +58,8 @@ export interface Kvasir {
   chatTemplate(): Promise<ChatTemplate | null>;
   /** The first call decides the pool's size. */
   load(needs?: EngineNeeds): Promise<LoadedModel>;
-  serve(): Promise<ServedModel>;
+  /** Opens the agents' directory too, unless told not to or configured without one. */
+  serve(options?: { readonly keepsAgents?: boolean }): Promise<ServedModel>;
   /** Disposes what was made, newest first. Idempotent. */
   dispose(): Promise<void>;
 }
@@ -128,7 +137,8 @@ export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kva
     tokenizer: () => container.resolve(TOKENIZER),
     chatTemplate: () => container.resolve(CHAT_TEMPLATE),
     load,
-    serve: () => assembleServedModel(container, load, config),
+    serve: ({ keepsAgents = true } = {}) =>
+      assembleServedModel(container, () => load({ keepsKv: keepsAgents }), config, disposers),
     dispose: () => (disposing ??= disposeAll(pending, disposers)),
   };
 }
@@ -178,22 +188,30 @@ async function loadModel(
     onProgress: hooks.onLoad,
   });
   disposers.push(() => runner.dispose());
+  const narrator = container.resolve(NARRATOR);
+  const kept =
+    needs.keepsKv === true
+      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, openColdTier)
+      : null;
+  if (kept !== null) disposers.push(() => kept.close());
   const engine = new BatchEngine(
-    { runner, clock: container.resolve(CLOCK), narrator: container.resolve(NARRATOR) },
+    { runner, clock: container.resolve(CLOCK), narrator },
     {
       contextLength: plan.contextLength,
       maxQueue: config.maxQueue,
       ...(config.prefillChunkTokens > 0 ? { prefillChunkTokens: config.prefillChunkTokens } : {}),
+      ...(kept === null ? {} : { cache: kept.cache }),
     },
   );
   disposers.push(() => engine.dispose());
-  return { engine, runner, contextLength: plan.contextLength };
+  return { engine, runner, archive: kept?.archive ?? null, contextLength: plan.contextLength };
 }
 
 async function assembleServedModel(
   container: DependencyContainer,
   load: () => Promise<LoadedModel>,
   config: Config,
+  disposers: Disposer[],
 ): Promise<ServedModel> {
   const [file, tokenizer, template, loaded] = await Promise.all([
     container.resolve(MODEL_FILE),
@@ -202,6 +220,7 @@ async function assembleServedModel(
     load(),
   ]);
   const { info } = loaded.runner;
+  const agents = await openAgents(container, loaded, disposers);
   return {
     name: modelName(file.path),
     created: Math.floor(Date.now() / 1000),
@@ -211,15 +230,39 @@ async function assembleServedModel(
       vocabularySize: info.vocabularySize,
       backend: info.backend,
       device: info.device,
-      numericsId: `${info.numericsId}/kv-${config.kvDType}`,
+      numericsId: info.numericsId,
       kvDType: config.kvDType,
     },
     tokenizer,
     template,
+    prompts: new PromptEncoder(tokenizer, new TextIndex({ maxBytes: config.textIndexBytes })),
     engine: loaded.engine,
-    memory: () => loaded.runner.memory(),
+    agents,
     stopIds: [...new Set([...tokenizer.info.stopIds, ...file.generationConfig.eosTokenIds])],
+    memory: () => loaded.runner.memory(),
+    countAgents: () => agents?.size ?? 0,
+    flush: async (signal) => loaded.engine.agentMemory?.flush(signal),
   };
+}
+
+/** The agents whose KV the engine keeps; null without a place for them. */
+async function openAgents(
+  container: DependencyContainer,
+  { engine, runner, archive }: LoadedModel,
+  disposers: Disposer[],
+): Promise<AgentService | null> {
+  const memory = engine.agentMemory;
+  if (archive === null || memory === null) return null;
+  const agents = await AgentService.open({
+    archive,
+    memory,
+    narrator: container.resolve(NARRATOR),
+    now: () => Date.now(),
+    checksum: crc32,
+    vocabularySize: runner.info.vocabularySize,
+  });
+  disposers.push(() => agents.close());
+  return agents;
 }
 
 /** What is still being made when a neighbour fails is waited for: half-made, it could not be disposed. */

@@ -1,4 +1,4 @@
-import type { EngineStats, RunnerMemory } from '@kvasir/domain';
+import type { EngineStats, PrefixReuse, RunnerMemory } from '@kvasir/domain';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** What /metrics shows. Figures of the engine are read when they are asked for, so a step costs nothing. */
@@ -9,7 +9,12 @@ export class ServerMetrics {
   readonly #generatedTokens: Counter;
   readonly #firstTokenSeconds: Histogram;
 
-  constructor(engineStats: () => EngineStats, memory: () => RunnerMemory) {
+  readonly #turns: Counter;
+  readonly #reusedTokens: Counter<'tier'>;
+  readonly #restoredBytes: Counter<'tier'>;
+  readonly #reuseLimits: Counter<'cause'>;
+
+  constructor(engineStats: () => EngineStats, memory: () => RunnerMemory, countAgents: () => number = () => 0) {
     const registers = [this.registry];
     this.#requests = new Counter({
       name: 'kvasir_http_requests_total',
@@ -33,6 +38,26 @@ export class ServerMetrics {
       buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
       registers,
     });
+    this.#turns = new Counter({ name: 'kvasir_agent_turns_total', help: 'Turns agents have kept.', registers });
+    this.#reusedTokens = new Counter({
+      name: 'kvasir_reused_tokens_total',
+      help: 'Prompt tokens whose KV was there, by the tier it came from.',
+      labelNames: ['tier'],
+      registers,
+    });
+    this.#restoredBytes = new Counter({
+      name: 'kvasir_restored_bytes_total',
+      help: 'Bytes of KV brought back to the device, by tier.',
+      labelNames: ['tier'],
+      registers,
+    });
+    this.#reuseLimits = new Counter({
+      name: 'kvasir_reuse_limits_total',
+      help: 'Prompts by why no more of them was reused.',
+      labelNames: ['cause'],
+      registers,
+    });
+    addGauge(registers, 'kvasir_agents', 'Agents that are kept.', countAgents);
     addEngineGauges(registers, engineStats);
     addMemoryGauges(registers, memory);
   }
@@ -45,6 +70,18 @@ export class ServerMetrics {
     this.#promptTokens.inc(promptTokens);
     this.#generatedTokens.inc(generatedTokens);
     if (firstTokenMs !== null) this.#firstTokenSeconds.observe(firstTokenMs / 1000);
+  }
+
+  countTurns(count: number): void {
+    this.#turns.inc(count);
+  }
+
+  /** @param reuse null where nothing was admitted or the engine keeps no prefixes */
+  countReuse(reuse: PrefixReuse | null): void {
+    if (reuse === null) return;
+    for (const tier of ['hot', 'warm', 'cold'] as const) this.#reusedTokens.inc({ tier }, reuse.fromTier[tier]);
+    for (const tier of ['warm', 'cold'] as const) this.#restoredBytes.inc({ tier }, reuse.restoredBytes[tier]);
+    this.#reuseLimits.inc({ cause: reuse.cause });
   }
 }
 

@@ -20,6 +20,7 @@ const bytes = z.preprocess(
     .min(0)
     .max(2 ** 48),
 );
+const TENANT = /^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$/;
 const setting = <Output>(description: Setting<Output>): Setting<Output> => description;
 
 /** Every setting by its name in the configuration file. Flags and variables are the same names in other cases. */
@@ -42,6 +43,23 @@ export const SETTINGS = {
     help: 'key clients must send as "Authorization: Bearer …"; better set by variable, which other users cannot see',
     defaultText: 'none: open to whoever can connect',
   }),
+  apiKeys: setting({
+    schema: z.preprocess(
+      toTenantKeys,
+      z
+        .record(z.string(), z.array(z.string().min(8, 'expected keys of at least 8 characters')).min(1))
+        .refine(
+          (tenants) => Object.keys(tenants).every((tenant) => TENANT.test(tenant)),
+          'expected tenants of 1 to 128 of A-Z a-z 0-9 . _ : @ -',
+        )
+        .refine(hasDistinctKeys, 'expected each key once, found one twice')
+        .nullable()
+        .default(null),
+    ),
+    value: 'tenant=key,…',
+    help: 'keys of several tenants, whose agents and cached prompts are apart; in the file {"tenant": ["key"]}',
+    defaultText: 'none: everybody is the tenant "default"',
+  }),
   corsOrigin: setting({
     schema: z.string().min(1).nullable().default(null),
     value: 'origin',
@@ -54,10 +72,21 @@ export const SETTINGS = {
     help: 'largest request body',
     defaultText: '4MiB',
   }),
+  maxImportBytes: setting({
+    schema: bytes.default(16 * 2 ** 30),
+    value: 'bytes',
+    help: 'largest agent file taken by an import; it is never held in memory whole',
+    defaultText: '16GiB',
+  }),
   shutdownGraceMs: setting({
     schema: integer(0, 3_600_000).default(10_000),
     value: 'milliseconds',
     help: 'how long running generations may go on after SIGTERM before they are aborted',
+  }),
+  shutdownFlushMs: setting({
+    schema: integer(0, 3_600_000).default(10_000),
+    value: 'milliseconds',
+    help: 'how long KV that is not saved yet may go on being saved after SIGTERM; tokens are saved already',
   }),
   logLevel: setting({
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
@@ -92,9 +121,9 @@ export const SETTINGS = {
     defaultText: '0: what the model was made for, as far as the pool holds it',
   }),
   kvDType: setting({
-    schema: z.enum(['f16', 'bf16', 'f32']).default('f16'),
+    schema: z.enum(['f16', 'bf16', 'f32', 'q8', 'q4']).default('f16'),
     value: 'dtype',
-    help: 'format of the KV pool: f16, bf16 or f32',
+    help: 'format of the KV pool: f16, bf16, f32, q8 (half the bytes of f16) or q4 (a bit over a quarter)',
   }),
   poolTokens: setting({
     schema: orAuto().default(0),
@@ -128,8 +157,48 @@ export const SETTINGS = {
   cacheDir: setting({
     schema: z.string().min(1).nullable().default(null),
     value: 'path',
-    help: 'folder for downloaded models',
+    help: 'folder for downloaded models and what is known of them',
     defaultText: '$XDG_CACHE_HOME/kvasir or ~/.cache/kvasir',
+  }),
+  memoryDir: setting({
+    schema: z.string().min(1).nullable().default(null),
+    value: 'path | none',
+    help: 'folder where agents and their KV outlive the process; one server at a time; none keeps prefixes in memory and no agents',
+    defaultText: '<cacheDir>/memory',
+  }),
+  coldBytes: setting({
+    schema: bytes.default(16 * 2 ** 30),
+    value: 'bytes',
+    help: 'most KV kept in memoryDir; what was used longest ago goes first',
+    defaultText: '16GiB',
+  }),
+  coldWriteBytes: setting({
+    schema: bytes.default(64 * 2 ** 30),
+    value: 'bytes',
+    help: 'most KV written to memoryDir in a day; beyond it KV is computed again',
+    defaultText: '64GiB',
+  }),
+  warmBytes: setting({
+    schema: bytes.nullable().default(null),
+    value: 'bytes',
+    help: 'host memory for KV that has left the pool',
+    defaultText: '0 on the CPU, whose pool is host memory; a quarter of the free memory elsewhere',
+  }),
+  restore: setting({
+    schema: z.enum(['auto', 'always', 'never']).default('auto'),
+    value: 'policy',
+    help: 'KV that is known but not in the pool: auto loads what is faster loaded than computed, always loads, never computes',
+  }),
+  minBlocksPerAgent: setting({
+    schema: integer(0, 1_000_000).default(0),
+    value: 'blocks',
+    help: 'first blocks of 256 tokens of every agent that leave the pool only when nothing else can',
+  }),
+  textIndexBytes: setting({
+    schema: bytes.default(64 * 2 ** 20),
+    value: 'bytes',
+    help: 'memory for the texts of earlier turns, whose token ids are used again',
+    defaultText: '64MiB',
   }),
   hfEndpoint: setting({
     schema: z
@@ -186,6 +255,27 @@ const UNITS: Readonly<Record<string, number>> = {
   MIB: 2 ** 20,
   GIB: 2 ** 30,
 };
+
+/** `tenant=key,tenant=key` from a flag or a variable, `{"tenant": "key" or ["key"]}` from the file. */
+function toTenantKeys(value: unknown): unknown {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    return Object.fromEntries(
+      Object.entries(value).map(([tenant, keys]) => [tenant, typeof keys === 'string' ? [keys] : (keys as unknown)]),
+    );
+  }
+  if (typeof value !== 'string') return value;
+  const tenants = new Map<string, string[]>();
+  for (const pair of value.split(',')) {
+    const [tenant = '', ...key] = pair.split('=');
+    tenants.set(tenant.trim(), [...(tenants.get(tenant.trim()) ?? []), key.join('=').trim()]);
+  }
+  return Object.fromEntries(tenants);
+}
+
+function hasDistinctKeys(tenants: Readonly<Record<string, readonly string[]>>): boolean {
+  const keys = Object.values(tenants).flat();
+  return new Set(keys).size === keys.length;
+}
 
 function toBytes(value: unknown): unknown {
   if (typeof value !== 'string') return value;

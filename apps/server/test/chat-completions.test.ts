@@ -32,6 +32,18 @@ describe('POST /v1/chat/completions', () => {
         total_tokens: 14,
         prompt_tokens_details: { cached_tokens: 0 },
       },
+      kvasir: {
+        prompt_hash: expect.stringMatching(/^[0-9a-f]{64}$/),
+        cache: {
+          matched_tokens: 0,
+          reused_tokens: 0,
+          from: { hot: 0, warm: 0, cold: 0 },
+          restored_bytes: { warm: 0, cold: 0 },
+          restore_ms: 0,
+          diverged_at: { token: 0, where: 'template' },
+          cause: 'cache-off',
+        },
+      },
     });
   });
 

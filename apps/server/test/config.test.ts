@@ -53,7 +53,9 @@ describe('loadConfig', () => {
       logLevel: 'warn',
       hfEndpoint: 'http://hub.example',
       apiKey: 'sesame-open',
+      apiKeys: 'acme=sesame-acme,umbrella=sesame=umbrella,acme=sesame-two',
       poolBytes: '0',
+      restore: 'never',
     };
     for (const name of SETTING_NAMES) {
       const value = values[name] ?? '1';
@@ -80,6 +82,29 @@ describe('loadConfig', () => {
       expect.stringMatching(/^--backend: .*"cpu".*, found "gpu"$/),
       expect.stringMatching(/^kvasir\.config\.json: threads: .*number.*, found "many"$/),
     ]);
+  });
+
+  it('reads the keys of tenants', () => {
+    const apiKeys = { acme: ['sesame-acme', 'sesame-two'], umbrella: ['sesame=umbrella'] };
+    const text = 'acme=sesame-acme, umbrella=sesame=umbrella,acme=sesame-two';
+    expect(load({ KVASIR_API_KEYS: text }).apiKeys).toEqual(apiKeys);
+    const file = { apiKeys: { acme: ['sesame-acme', 'sesame-two'], umbrella: 'sesame=umbrella' } };
+    writeFileSync(path.join(directory, 'kvasir.config.json'), JSON.stringify(file));
+    expect(load({}).apiKeys).toEqual(apiKeys);
+    rmSync(path.join(directory, 'kvasir.config.json'));
+    for (const wrong of ['acme', 'acme=short', '../x=sesame-acme', 'a=sesame-acme,b=sesame-acme', '=sesame-acme']) {
+      const problems = problemsOf(() => load({ KVASIR_API_KEYS: wrong }));
+      expect(problems).toEqual([expect.stringMatching(/^KVASIR_API_KEYS: expected /)]);
+      expect(problems.join()).not.toMatch(/sesame|short/);
+    }
+    const both = problemsOf(() => load({ KVASIR_API_KEYS: 'a=sesame-acme', KVASIR_API_KEY: 'sesame-acme' }));
+    expect(both).toEqual([expect.stringMatching(/^apiKey and apiKeys: /)]);
+  });
+
+  it('keeps agents beside what it downloads, elsewhere, or not at all', () => {
+    expect(load({ KVASIR_CACHE_DIR: '/c' }).memoryDir).toBe('/c/memory');
+    expect(load({ KVASIR_CACHE_DIR: '/c', KVASIR_MEMORY_DIR: '/m' }).memoryDir).toBe('/m');
+    expect(load({ KVASIR_MEMORY_DIR: 'none' }).memoryDir).toBeNull();
   });
 
   it('never shows a secret', () => {

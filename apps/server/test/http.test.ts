@@ -133,6 +133,13 @@ describe('the HTTP face', () => {
     expect(Object.keys(document.paths)).toEqual([
       '/v1/chat/completions',
       '/v1/completions',
+      '/v1/agents',
+      '/v1/agents/{name}',
+      '/v1/agents/{name}/fork',
+      '/v1/agents/{name}/rewind',
+      '/v1/agents/{name}/pin',
+      '/v1/agents/{name}/export',
+      '/v1/agents/{name}/import',
       '/v1/models',
       '/v1/models/{id}',
       '/health',

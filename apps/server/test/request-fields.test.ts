@@ -33,7 +33,7 @@ describe.each(cases)('%s request fields', (_endpoint, file, name, tables, shape)
   });
 
   it('name nothing the official client lacks but our extensions', () => {
-    const extensions = ['top_k', 'min_p', 'repetition_penalty', 'ignore_eos', 'chat_template_kwargs'];
+    const extensions = ['top_k', 'min_p', 'repetition_penalty', 'ignore_eos', 'agent_id', 'chat_template_kwargs'];
     expect(all.filter((field) => !fields.includes(field) && !extensions.includes(field))).toEqual([]);
   });
 

@@ -7,6 +7,7 @@ import type {
   GenerationFinish,
   GenerationOutput,
   GenerationRequest,
+  PrefixReuse,
   StepReport,
   TokenEvent,
 } from '@kvasir/domain';
@@ -26,12 +27,14 @@ export class ScriptedEngine implements GenerationEngine {
   readonly generations: ScriptedGeneration[] = [];
   script: (request: GenerationRequest, index: number) => Script = () => ({ tokenIds: [], end: { reason: 'length' } });
   failure: KvasirError | null = null;
+  /** What every prompt finds; null as of an engine that keeps no prefixes. */
+  reuse: (request: GenerationRequest) => PrefixReuse | null = () => null;
 
   submit(request: GenerationRequest): Generation {
     if (this.failure !== null) throw this.failure;
     const script = this.script(request, this.requests.length);
     this.requests.push(request);
-    const generation = new ScriptedGeneration(this.generations.length, request, script);
+    const generation = new ScriptedGeneration(this.generations.length, request, script, this.reuse(request));
     this.generations.push(generation);
     return generation;
   }
@@ -77,17 +80,18 @@ export class ScriptedEngine implements GenerationEngine {
 export class ScriptedGeneration implements Generation {
   readonly id: number;
   readonly finished: Promise<GenerationFinish>;
-  readonly reuse = null;
   endedBy: 'script' | 'abort' | 'finish' | null = null;
   readonly #request: GenerationRequest;
   readonly #script: Script;
+  readonly #found: PrefixReuse | null;
   #numOutput = 0;
   #settle!: (finish: GenerationFinish) => void;
   #interrupt!: () => void;
   readonly #interrupted: Promise<void>;
 
-  constructor(id: number, request: GenerationRequest, script: Script) {
+  constructor(id: number, request: GenerationRequest, script: Script, reuse: PrefixReuse | null) {
     this.id = id;
+    this.#found = reuse;
     this.#request = request;
     this.#script = script;
     this.finished = new Promise((resolve) => {
@@ -98,10 +102,14 @@ export class ScriptedGeneration implements Generation {
     });
   }
 
+  get reuse(): PrefixReuse | null {
+    return this.#numOutput > 0 || this.endedBy !== null ? this.#found : null;
+  }
+
   get stats() {
     return {
       promptTokens: this.#request.promptIds.length,
-      cachedTokens: 0,
+      cachedTokens: this.reuse?.reusedTokens ?? 0,
       outputTokens: this.#numOutput,
       preemptions: 0,
       queuedMs: 0,

@@ -1,42 +1,24 @@
-import type { ChatTemplate, Conversation, RenderOptions } from '@kvasir/domain';
-import type { DetokenizerOptions, TextTokenizer } from '@kvasir/tokenizer';
+import { FakeAgentArchive, FakeAgentMemory, FakeBlockStore, RecordingNarrator } from '@kvasir/adapter-fake';
+import type { ChatTemplate, Conversation, PromptSegment, RenderOptions } from '@kvasir/domain';
+import { AgentService, TextIndex } from '@kvasir/engine';
+import { crc32 } from 'node:zlib';
 import { createApp, type App } from '../src/app.ts';
+import { PromptEncoder } from '../src/generation/prompt-encoder.ts';
 import type { AppOptions } from '../src/http/app-environment.ts';
 import { ServerMetrics } from '../src/metrics.ts';
+import { createByteTokenizer } from './byte-tokenizer.ts';
 import { ScriptedEngine } from './scripted-engine.ts';
 
-/** Ids are UTF-8 bytes; 256 is a special token. */
-export function createByteTokenizer(): TextTokenizer {
-  const encoder = new TextEncoder();
-  const createDetokenizer = (_options?: DetokenizerOptions) => {
-    const decoder = new TextDecoder();
-    return {
-      push: (id: number) => (id > 255 ? '' : decoder.decode(Uint8Array.of(id), { stream: true })),
-      flush: () => decoder.decode(),
-    };
-  };
-  return {
-    info: { vocabularySize: 257, bosId: null, eosId: 256, stopIds: [256], addBos: false, addEos: false },
-    specialTexts: ['<end>'],
-    encode: (text) => Promise.resolve(Int32Array.from(encoder.encode(text))),
-    encodeSegments: (segments) =>
-      Promise.resolve(Int32Array.from(encoder.encode(segments.map((s) => s.text).join('')))),
-    tokenBytes: (id) => (id > 255 ? encoder.encode('<end>') : Uint8Array.of(id)),
-    decode: (ids) => new TextDecoder().decode(Uint8Array.from(Array.from(ids))),
-    createDetokenizer,
-    specialId: (text) => (text === '<end>' ? 256 : null),
-    dispose: () => Promise.resolve(),
-  };
-}
-
-/** `role: content` lines; remembers what it was asked to render. */
+/** `role: content` lines; remembers what it was asked to render. `write` makes another template of it. */
 export class LineTemplate implements ChatTemplate {
+  write: (conversation: Conversation) => readonly PromptSegment[] = ({ messages }) => [
+    { text: messages.map(({ role, content }) => `${role}: ${String(content)}\n`).join(''), special: false },
+  ];
   readonly rendered: { conversation: Conversation; options: RenderOptions }[] = [];
 
   async render(conversation: Conversation, options: RenderOptions) {
     this.rendered.push({ conversation, options });
-    const text = conversation.messages.map(({ role, content }) => `${role}: ${String(content)}\n`).join('');
-    return [{ text, special: false }];
+    return this.write(conversation);
   }
 }
 
@@ -45,6 +27,9 @@ export interface TestApp {
   readonly engine: ScriptedEngine;
   readonly template: LineTemplate;
   readonly logged: object[];
+  readonly agents: AgentService;
+  readonly archive: FakeAgentArchive;
+  readonly memory: FakeAgentMemory;
   stopping: boolean;
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
 }
@@ -57,12 +42,32 @@ const MEMORY = {
   allocations: 5,
 };
 
-export function createTestApp(options: Partial<AppOptions> = {}): TestApp {
+/** Agents in memory, and what they are made of. */
+export interface TestAgents {
+  readonly agents: AgentService;
+  readonly archive: FakeAgentArchive;
+  readonly memory: FakeAgentMemory;
+}
+
+export async function createTestAgents(before?: TestAgents): Promise<TestAgents> {
+  const archive = before?.archive ?? new FakeAgentArchive(new FakeBlockStore());
+  const memory = before?.memory ?? new FakeAgentMemory();
+  const narrator = new RecordingNarrator();
+  const now = () => Date.now();
+  const agents = await AgentService.open({ archive, memory, narrator, now, checksum: crc32, vocabularySize: 257 });
+  return { agents, archive, memory };
+}
+
+const FRESH = await createTestAgents();
+
+/** @param kept agents of an earlier app, as after a restart */
+export function createTestApp(options: Partial<AppOptions> = {}, kept: TestAgents = FRESH): TestApp {
   const engine = new ScriptedEngine();
   const template = new LineTemplate();
   const logged: object[] = [];
   const record = (facts: object, message: string) => void logged.push({ ...facts, message });
   const testApp = { stopping: false };
+  const tokenizer = createByteTokenizer();
   const app = createApp({
     model: {
       name: 'test-model',
@@ -76,18 +81,30 @@ export function createTestApp(options: Partial<AppOptions> = {}): TestApp {
         numericsId: 'fake-1',
         kvDType: 'f16',
       },
-      tokenizer: createByteTokenizer(),
+      tokenizer,
       template,
+      prompts: new PromptEncoder(tokenizer, new TextIndex({ maxBytes: 2 ** 20 })),
       engine,
+      agents: kept.agents,
       stopIds: [256],
       memory: () => MEMORY,
+      countAgents: () => kept.agents.size,
+      flush: () => Promise.resolve(),
     },
     metrics: new ServerMetrics(
       () => engine.stats(),
       () => MEMORY,
+      () => kept.agents.size,
     ),
     log: { debug: record, info: record, warn: record, error: record },
-    options: { apiKey: null, corsOrigin: null, maxBodyBytes: 2 ** 20, ...options },
+    options: {
+      apiKey: null,
+      apiKeys: null,
+      corsOrigin: null,
+      maxBodyBytes: 2 ** 20,
+      maxImportBytes: 2 ** 24,
+      ...options,
+    },
     isStopping: () => testApp.stopping,
   });
   const post = async (path: string, body: unknown, headers: Record<string, string> = {}) =>
@@ -96,7 +113,7 @@ export function createTestApp(options: Partial<AppOptions> = {}): TestApp {
       headers: { 'content-type': 'application/json', ...headers },
       body: typeof body === 'string' ? body : JSON.stringify(body),
     });
-  return Object.assign(testApp, { app, engine, template, logged, post });
+  return Object.assign(testApp, { app, engine, template, logged, post, ...kept });
 }
 
 /** A script that says `text` and then ends as told. */

@@ -3,7 +3,7 @@ import type { Generation, GenerationBatch } from '@kvasir/domain';
 import { createStopMatcher } from '@kvasir/tokenizer';
 import { describe, expect, it } from 'vitest';
 import { TextChoice } from '../src/generation/text-choice.ts';
-import { createByteTokenizer } from './test-app.ts';
+import { createByteTokenizer } from './byte-tokenizer.ts';
 
 const generation = { finish() {}, abort() {} } as Generation;
 

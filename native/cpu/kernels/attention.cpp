@@ -8,6 +8,7 @@
 // K lies as (D, 256) and V as (256, D), so both products run along vector lanes. Every output has one chain of
 // operations whatever rows or tokens share a tile: tiling changes speed, never bits. Tokens outside a row's range are
 // never multiplied into its output, since stale slots may hold anything.
+#include "cpu/kernels/attention_parts.h"
 #include "cpu/kernels/exponential.h"
 #include "cpu/kernels/transformer_path_kernels.h"
 
@@ -40,13 +41,6 @@ struct PoolBf16 {
   static f32x16 get_first(const Value* p, int n) { return load_first_bf16(p, n); }
 };
 
-// Asks for the cache lines of `bytes` bytes. A context is far larger than the caches, its blocks lie anywhere in the pool
-// and K is read in strips, which the hardware's prefetchers follow badly: one phase of a block fetches for the next.
-template <int bytes>
-inline void fetch(const std::byte* from) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
-}
-
 // Raw products of rows row .. row+kRows-1 with 16 * kStrip tokens.
 template <typename Pool, int kRows, bool kFetch>
 void score_tile(const AttentionBlockArgs& args, std::int32_t token) {
@@ -75,35 +69,6 @@ void score_tile(const AttentionBlockArgs& args, std::int32_t token) {
   for (int r = 0; r < kRows; ++r) {
     for (int j = 0; j < kStrip; ++j) store(args.scores + r * kTokens + token + 16 * j, sums[r][j]);
   }
-}
-
-// Turns row r of the raw products into p and writes m and l.
-void softmax_row(const AttentionBlockArgs& args, std::int32_t r) {
-  float* row = args.scores + r * kTokens;
-  const std::int32_t begin = args.begins[r];
-  const std::int32_t end = args.ends[r];
-  const std::int32_t first = begin / 16 * 16;
-  const f32x16 lowest = splat(-__builtin_inff());
-  f32x16 most = lowest;
-  for (std::int32_t t = first; t < end; t += 16) {
-    f32x16 s = load(row + t) * splat(args.scale);
-    if (args.softcap > 0) s = soft_cap(s, args.softcap);
-    if (end - t < 16) s = select(first_lanes(end - t), s, lowest);
-    if (begin > t) s = select(first_lanes(begin - t), lowest, s);
-    store(row + t, s);
-    most = max(s, most);
-  }
-  const float maximum = max_lanes(most);
-  f32x16 sum = zero();
-  for (std::int32_t t = first; t < end; t += 16) {
-    f32x16 p = exp16(load(row + t) - splat(maximum));
-    if (end - t < 16) p = select(first_lanes(end - t), p, zero());
-    if (begin > t) p = select(first_lanes(begin - t), zero(), p);
-    store(row + t, p);
-    sum = sum + p;
-  }
-  args.out.maxima[r] = maximum;
-  args.out.sums[r] = sum_tree(sum);
 }
 
 // Continues o of rows row .. row+kRows-1 over tokens begin <= t < end, for kVectors * 16 dimensions from d, or for the
@@ -234,6 +199,7 @@ void attend_rows(const AttentionBlockArgs& args) {
 }  // namespace
 
 void attention_block(const AttentionBlockArgs& args) {
+  if (args.dtype == KV_Q8 || args.dtype == KV_Q4) return attention_block_quantized(args);
   if (args.dtype == KV_F16) return attend_rows<PoolF16>(args);
   if (args.dtype == KV_BF16) return attend_rows<PoolBf16>(args);
   attend_rows<PoolF32>(args);

@@ -72,6 +72,8 @@ struct KernelTable {
 
   void (*rms_norm)(const RmsNormArgs& args);
   void (*rope)(const RopeArgs& args);
+  // In place: the Walsh-Hadamard transform of each run of `block` values (a power of two that divides n), times factor.
+  void (*rotate)(float* values, std::int64_t n, std::int32_t block, float factor);
   void (*kv_write)(const KvWriteArgs& args, std::int64_t token_begin, std::int64_t token_end);
   void (*attention_block)(const AttentionBlockArgs& args);
   void (*attention_merge)(const AttentionMergeArgs& args);

@@ -1,6 +1,6 @@
 // kv_write: stores K and V of a batch's tokens in the paged pool, rounded half to even to the pool's dtype.
 //
-// K goes to (D, Bk), one value per row of tokens; V to (Bk, D), one contiguous row.
+// K goes to (D, Bk), one value per row of tokens; V to (Bk, D), one contiguous row. Quantized pools: kv_write_quantized.
 #include "cpu/kernels/transformer_path_kernels.h"
 #include "cpu/simd/f32x16.h"
 #include "cpu/simd/partial_copy.h"
@@ -59,6 +59,7 @@ void write_tokens(const KvWriteArgs& args, std::int64_t token_begin, std::int64_
 }  // namespace
 
 void kv_write(const KvWriteArgs& args, std::int64_t token_begin, std::int64_t token_end) {
+  if (args.dtype == KV_Q8 || args.dtype == KV_Q4) return kv_write_quantized(args, token_begin, token_end);
   if (args.dtype == KV_F16) return write_tokens<PoolF16>(args, token_begin, token_end);
   if (args.dtype == KV_BF16) return write_tokens<PoolBf16>(args, token_begin, token_end);
   write_tokens<PoolF32>(args, token_begin, token_end);

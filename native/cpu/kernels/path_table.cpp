@@ -15,6 +15,7 @@ const KernelTable kTable = {
     .linear = linear,
     .rms_norm = rms_norm,
     .rope = rope,
+    .rotate = rotate,
     .kv_write = kv_write,
     .attention_block = attention_block,
     .attention_merge = attention_merge,

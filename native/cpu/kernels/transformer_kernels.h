@@ -32,9 +32,9 @@ struct KvWriteArgs {
   const float* keys;          // (T, Hkv * D)
   const float* values;        // (T, Hkv * D)
   const std::int32_t* slots;  // (T) block * Bk + offset, -1: skip
-  std::byte* layer;           // block 0 of the layer: K (Hkv, D, Bk) then V (Hkv, Bk, D) per block
+  std::byte* layer;           // block 0 of the layer: K of all heads, then V of all heads per block
   std::int64_t block_bytes;
-  std::int64_t head_bytes;  // D * Bk values
+  std::int64_t head_bytes;
   std::int32_t n_kv_heads;
   std::int32_t head_dim;
   std::int32_t block_tokens;
@@ -45,6 +45,10 @@ struct KvWriteArgs {
 inline constexpr std::int32_t kAttentionRows = 6;
 // Tokens of a block; the row stride of AttentionBlockArgs.scores.
 inline constexpr std::int32_t kAttentionBlockTokens = 256;
+// Floats of AttentionBlockArgs.scores: products, and the weights of a quantized block's values.
+inline constexpr std::int32_t kAttentionScoreFloats = 2 * kAttentionRows * kAttentionBlockTokens;
+// Head dimensions go up to this.
+inline constexpr std::int32_t kMaxHeadDim = 512;
 
 // Floats between the outputs of two rows for head dimension D.
 inline constexpr std::int64_t attention_output_stride(std::int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
@@ -59,12 +63,12 @@ struct AttentionState {
 // One KV block of one KV head against up to kAttentionRows query rows. Row r attends to begins[r] <= t < ends[r], a
 // range that may be empty; what `out` holds for such a row is then undefined.
 struct AttentionBlockArgs {
-  const std::byte* keys;        // (D, Bk)
+  const std::byte* keys;        // (D, Bk); quantized: kv_layout.h
   const std::byte* values;      // (Bk, D)
   const float* const* queries;  // (rows) of (D)
   const std::int32_t* begins;   // (rows)
   const std::int32_t* ends;     // (rows)
-  float* scores;                // scratch (kAttentionRows, Bk)
+  float* scores;                // scratch (kAttentionScoreFloats)
   AttentionState out;
   kv_dtype dtype;
   std::int32_t head_dim;

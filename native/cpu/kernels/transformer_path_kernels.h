@@ -8,8 +8,11 @@ namespace kv::cpu::KV_PATH {
 
 void rms_norm(const RmsNormArgs& args);
 void rope(const RopeArgs& args);
+void rotate(float* values, std::int64_t n, std::int32_t block, float factor);
 void kv_write(const KvWriteArgs& args, std::int64_t token_begin, std::int64_t token_end);
+void kv_write_quantized(const KvWriteArgs& args, std::int64_t token_begin, std::int64_t token_end);
 void attention_block(const AttentionBlockArgs& args);
+void attention_block_quantized(const AttentionBlockArgs& args);
 void attention_merge(const AttentionMergeArgs& args);
 void attention_finish(const float* output, float sum, std::int32_t head_dim, float* out);
 void activation(const ActivationArgs& args);

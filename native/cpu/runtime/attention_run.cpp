@@ -101,7 +101,7 @@ std::uint64_t attention_state_floats(std::uint32_t head_dim) {
 std::uint64_t attention_scratch_floats(std::uint32_t head_dim, std::uint32_t max_group_size) {
   const std::uint64_t rows = std::max(kItemRows, max_group_size) + std::uint64_t{kAttentionRows};
   return rows * (2 + static_cast<std::uint64_t>(attention_output_stride(head_dim))) + 64 +
-         std::uint64_t{kAttentionRows} * kAttentionBlockTokens;
+         std::uint64_t{kAttentionScoreFloats};
 }
 
 void run_attention_item(const KernelTable& kernels, const KvPool& pool, AttentionPlan& plan, const AttentionItem& item,
@@ -113,7 +113,7 @@ void run_attention_item(const KernelTable& kernels, const KvPool& pool, Attentio
   const auto stride = static_cast<std::uint64_t>(attention_output_stride(head_dim));
   const std::uint64_t state_floats = attention_state_floats(geometry.head_dim);
   float* scores = scratch;
-  float* next = scratch + std::uint64_t{kAttentionRows} * kAttentionBlockTokens;
+  float* next = scratch + kAttentionScoreFloats;
   const States running = carve(next, rows.count, stride);
   const States block_states = carve(next, kAttentionRows, stride);
   AttentionSplit* split = item.split < 0 ? nullptr : &plan.splits[static_cast<std::size_t>(item.split)];

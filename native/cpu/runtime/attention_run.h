@@ -14,7 +14,7 @@ struct AttentionLayer {
   float scale;
   float softcap;                     // 0: none
   const float* sinks;                // (Hq), or nullptr
-  const float* queries;              // (rows, Hq * D)
+  const float* queries;              // (rows, Hq * D), rotated as the pool's keys are
   float* outputs;                    // (rows, Hq * D)
   const std::int32_t* block_tables;  // (S, width)
   std::uint32_t block_table_width;

@@ -268,11 +268,16 @@ void Forward::attention(Member& member, std::size_t index, bool last) {
   });
 }
 
-// Head norms and rotation of q and k, and K and V into the pool, for tokens begin <= t < end.
+// Head norms and position of q and k, the pool's own rotation, and K and V into the pool, for tokens begin <= t < end.
 void Forward::position_and_store(const Layer& layer, std::uint32_t index, bool gathers, std::int64_t begin,
                                  std::int64_t end) {
   const kv_layer& shape = layer.shape;
   const std::int64_t head_dim = shape.head_dim;
+  const KvRotation rotation = pool_.rotation(index);
+  const auto rotate_heads = [&](float* heads, std::uint32_t n_heads, float factor) {
+    if (rotation.block == 0) return;
+    kernels_.rotate(heads, n_heads * head_dim, static_cast<std::int32_t>(rotation.block), factor);
+  };
   const auto position_heads = [&](float* heads, std::uint32_t n_heads, const float* norm, std::uint64_t token) {
     for (std::uint32_t head = 0; head < n_heads; ++head) {
       float* at = heads + head * head_dim;
@@ -287,23 +292,29 @@ void Forward::position_and_store(const Layer& layer, std::uint32_t index, bool g
   };
   const std::uint64_t q_width = std::uint64_t{shape.n_heads} * shape.head_dim;
   const std::uint64_t kv_width = std::uint64_t{shape.n_kv_heads} * shape.head_dim;
+  const auto prepare_query = [&](std::uint64_t row, std::uint64_t token) {
+    float* heads = space_.q.data() + row * q_width;
+    position_heads(heads, shape.n_heads, layer.q_norm, token);
+    rotate_heads(heads, shape.n_heads, rotation.query_factor);
+  };
   for (std::int64_t t = begin; t < end; ++t) {
     const auto token = static_cast<std::uint64_t>(t);
-    position_heads(space_.k.data() + token * kv_width, shape.n_kv_heads, layer.k_norm, token);
-    if (!gathers) position_heads(space_.q.data() + token * q_width, shape.n_heads, layer.q_norm, token);
+    float* keys = space_.k.data() + token * kv_width;
+    position_heads(keys, shape.n_kv_heads, layer.k_norm, token);
+    rotate_heads(keys, shape.n_kv_heads, rotation.key_factor);
+    if (!gathers) prepare_query(token, token);
   }
   if (gathers) {
     // q has one row per wanted token: those whose token lies in this range are done here.
     const std::int32_t* tokens = space_.wanted_tokens.data();
     const std::int32_t* stop = tokens + wanted_;
     for (const std::int32_t* at = std::lower_bound(tokens, stop, begin); at < stop && *at < end; ++at) {
-      position_heads(space_.q.data() + static_cast<std::uint64_t>(at - tokens) * q_width, shape.n_heads, layer.q_norm,
-                     static_cast<std::uint64_t>(*at));
+      prepare_query(static_cast<std::uint64_t>(at - tokens), static_cast<std::uint64_t>(*at));
     }
   }
-  const std::int64_t head_bytes = head_dim * kBlockTokens * (pool_.dtype() == KV_F32 ? 4 : 2);
   kernels_.kv_write({space_.k.data(), space_.v.data(), batch_->slot_mapping[shape.group].data(),
-                     pool_.keys(index, 0, 0), 2 * head_bytes * shape.n_kv_heads, head_bytes,
+                     pool_.keys(index, 0, 0), static_cast<std::int64_t>(pool_.block_bytes(index)),
+                     static_cast<std::int64_t>(pool_.head_bytes(index)),
                      static_cast<std::int32_t>(shape.n_kv_heads), static_cast<std::int32_t>(head_dim), kBlockTokens,
                      pool_.dtype()}, begin, end);
 }

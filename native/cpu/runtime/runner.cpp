@@ -36,7 +36,7 @@ std::uint32_t choose_threads(const kv_runner_options& options) {
 // Both structs are checked before any member is built from them.
 const kv_runner_options& checked(const kv_model* model, const kv_runner_options* options) {
   check_model(model);
-  check_options(*model, options);
+  check_options(*model, options, true);
   if (options->activation_mode == KV_ACTIVATIONS_FAST) {
     fail(KV_UNSUPPORTED, "activation_mode: the CPU backend has no fast mode; choose quantized or float activations");
   }

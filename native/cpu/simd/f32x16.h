@@ -11,7 +11,8 @@
 //   sum_tree       lanes l and l+8, then l+4, l+2, l+1: the fixed order of every horizontal sum
 //   max_lanes      the same tree with max              store_sums4 to[i] = sum_tree(a[i]) for four vectors
 //   load_f16/bf16  exact; store_f16/bf16 round half to even, NaN stays NaN (quiet), overflow goes to infinity
-//   store_i8       the low byte of each lane           sum_lanes   of i32x16, wrapping
+//   store_i8       the low byte of each lane           load_i8, load_u8   16 bytes, widened with their sign or zeros
+//   sum_lanes      of i32x16, wrapping
 //   lt(a, b)       mask of a < b                      select(m, a, b)   a where set, else b
 // Pointers may be unaligned. Nothing of the standard library is used here: its inline functions would be compiled with
 // this path's flags and could be the copy that the linker keeps for everybody.

@@ -78,6 +78,12 @@ static inline i32x16 bits_to_i32(f32x16 a) { return {_mm512_castps_si512(a.v)}; 
 static inline void store_i8(void* p, i32x16 a) {
   _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
+static inline i32x16 load_i8(const void* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
+static inline i32x16 load_u8(const void* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
 static inline std::int32_t sum_lanes(i32x16 a) { return _mm512_reduce_add_epi32(a.v); }
 
 static inline f32x16 load_f16(const void* p) {

@@ -159,6 +159,18 @@ static inline void store_i8(void* p, i32x16 a) {
   const int16x8_t hi = vcombine_s16(vmovn_s32(a.q[2]), vmovn_s32(a.q[3]));
   vst1q_s8(static_cast<std::int8_t*>(p), vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
 }
+static inline i32x16 load_i8(const void* p) {
+  const int8x16_t bytes = vld1q_s8(static_cast<const std::int8_t*>(p));
+  const int16x8_t lo = vmovl_s8(vget_low_s8(bytes)), hi = vmovl_s8(vget_high_s8(bytes));
+  return {{vmovl_s16(vget_low_s16(lo)), vmovl_s16(vget_high_s16(lo)), vmovl_s16(vget_low_s16(hi)),
+           vmovl_s16(vget_high_s16(hi))}};
+}
+static inline i32x16 load_u8(const void* p) {
+  const uint8x16_t bytes = vld1q_u8(static_cast<const std::uint8_t*>(p));
+  const uint16x8_t lo = vmovl_u8(vget_low_u8(bytes)), hi = vmovl_u8(vget_high_u8(bytes));
+  return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(lo))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(lo))),
+           vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(hi))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(hi)))}};
+}
 static inline std::int32_t sum_lanes(i32x16 a) {
   return vaddvq_s32(vaddq_s32(vaddq_s32(a.q[0], a.q[1]), vaddq_s32(a.q[2], a.q[3])));
 }

@@ -159,6 +159,16 @@ static inline void store_i8(void* p, const i32x16& a) {
   for (int i = 0; i < 16; ++i) bytes[i] = static_cast<std::int8_t>(a.v[i]);
   copy_bytes(p, bytes, 16);
 }
+static inline i32x16 load_i8(const void* p) {
+  std::int8_t bytes[16];
+  copy_bytes(bytes, p, 16);
+  return each_i32([&](int i) { return bytes[i]; });
+}
+static inline i32x16 load_u8(const void* p) {
+  std::uint8_t bytes[16];
+  copy_bytes(bytes, p, 16);
+  return each_i32([&](int i) { return bytes[i]; });
+}
 static inline std::int32_t sum_lanes(const i32x16& a) {
   std::uint32_t sum = 0;
   for (int i = 0; i < 16; ++i) sum += unsigned_of(a.v[i]);

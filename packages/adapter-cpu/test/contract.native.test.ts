@@ -25,6 +25,11 @@ describeModelRunner('The CPU adapter with quantized activations', { open: () => 
 describeModelRunner('The CPU adapter in oracle mode', {
   open: () => loadOnCpu(model, { ...limits, activations: 'float', kvDType: 'f32' }),
 });
+for (const kvDType of ['q8', 'q4'] as const) {
+  describeModelRunner(`The CPU adapter with a ${kvDType} pool`, {
+    open: () => loadOnCpu(model, { ...limits, kvDType }),
+  });
+}
 describeGenerationEngine('BatchEngine over the CPU adapter', {
   open: async ({ numBlocks = 16, ...options }) => {
     const runner = await loadOnCpu(model, { ...limits, numBlocks: [numBlocks] });

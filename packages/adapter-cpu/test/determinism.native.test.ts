@@ -71,8 +71,71 @@ describe.each(FORMATS)('a %s model', (format) => {
   });
 });
 
+describe.each(['q8', 'q4'] as const)('a %s pool', (kvDType) => {
+  const ids = idsOf(3, 530);
+
+  it('gives the same bits in any chunks, alone or with seven strangers, on 1 and 2 threads, on every path', async () => {
+    const hashes = new Map<string, string>();
+    for (const instructionPath of cpuBackendInfo().instructionPaths) {
+      const slow = instructionPath === 'scalar';
+      for (const numThreads of slow ? [2] : [1, 2]) {
+        await using runner = await loadOnCpu(files.q4_k as string, { instructionPath, numThreads, kvDType });
+        const blocks = fragmentedBlocks(32, 32, 5);
+        const own = blocks.subarray(0, 3);
+        for (const chunks of slow ? [[256]] : [[1], [7], [256], [4096]]) {
+          const label = `${instructionPath}, ${numThreads} threads, chunks of ${chunks[0]}`;
+          hashes.set(label, hashOf(await logitsOf(runner, ids, own, chunks)));
+        }
+        const crowd = strangers(numThreads, blocks.subarray(3));
+        const label = `${instructionPath}, ${numThreads} threads, in a batch of 8`;
+        hashes.set(label, hashOf(await logitsOf(runner, ids, own, slow ? [400] : [1, 64, 7], crowd)));
+      }
+    }
+    const [first] = hashes.values();
+    expect([...hashes].filter(([, hash]) => hash !== first)).toEqual([]);
+  });
+
+  it('goes on with the same bits from a payload written elsewhere and from copied leading slots', async () => {
+    await using runner = await loadOnCpu(files.q8_0 as string, { kvDType });
+    const next = async (blocks: readonly number[]) =>
+      hashOf((await step(runner, [{ ids: ids.slice(300, 301), position: 300, blocks, flags: 2 }])).logits);
+    await logitsOf(runner, ids.slice(0, 300), [4, 9], [4096]);
+    const right = await next([4, 9]);
+    const payload = await runner.readBlocks(0, Int32Array.of(4, 9));
+    expect(payload.length).toBe(2 * runner.info.cacheSpec.bytesPerBlock());
+    await runner.writeBlocks(0, Int32Array.of(20, 21), payload);
+    expect(await next([20, 21])).toBe(right);
+    await runner.copyBlocks(0, [
+      { source: 4, destination: 11, numTokens: 256 },
+      { source: 9, destination: 12, numTokens: 44 },
+    ]);
+    expect(await next([11, 12])).toBe(right);
+    // Negative control: the lowest bit of one key's code.
+    payload[100] = (payload[100] as number) ^ 1;
+    await runner.writeBlocks(0, Int32Array.of(20), payload.subarray(0, payload.length / 2));
+    expect(await next([20, 21])).not.toBe(right);
+  });
+
+  it('has an identity and a size of its own', async () => {
+    await using runner = await loadOnCpu(files.q8_0 as string, { kvDType });
+    await using halves = await loadOnCpu(files.q8_0 as string);
+    expect(runner.info.numericsId).not.toBe(halves.info.numericsId);
+    expect(runner.info.numericsId).toContain(`/kv-${kvDType}-1`);
+    // Heads of 64: 64 codes and a scale, or 32 bytes, a scale and a minimum, where f16 takes 128 bytes.
+    const share = { q8: 66 / 128, q4: 36 / 128 }[kvDType];
+    expect(runner.info.cacheSpec.bytesPerBlock()).toBe(halves.info.cacheSpec.bytesPerBlock() * share);
+    expect(runner.memory().kvPoolBytes).toBe(halves.memory().kvPoolBytes * share);
+  });
+});
+
 describe('random batches', () => {
-  it.each([DEFAULT_MODE, ORACLE_MODE])('never change an answer: %o', async (mode) => {
+  const modes = [
+    DEFAULT_MODE,
+    ORACLE_MODE,
+    { ...DEFAULT_MODE, kvDType: 'q8' },
+    { ...DEFAULT_MODE, kvDType: 'q4' },
+  ] as const;
+  it.each(modes)('never change an answer: %o', async (mode) => {
     await using one = await loadOnCpu(files.q4_k as string, { ...mode, numThreads: 1 });
     await using two = await loadOnCpu(files.q4_k as string, { ...mode, numThreads: 2 });
     const scenario = fc.record({

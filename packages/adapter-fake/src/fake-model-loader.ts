@@ -20,6 +20,7 @@ export class FakeModelLoader implements ModelLoader {
       await Promise.resolve();
     }
     return new FakeModelRunner({
+      kvDType: options.kvDType,
       vocabularySize: model.vocabularySize,
       blockTokens: this.blockTokens,
       numBlocks: options.numBlocks,

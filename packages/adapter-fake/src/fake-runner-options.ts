@@ -1,4 +1,4 @@
-import { type Clock, ModelCacheSpec, type RunnerInfo } from '@kvasir/domain';
+import { type Clock, KV_FORMATS, type KvDType, ModelCacheSpec, type RunnerInfo } from '@kvasir/domain';
 
 export interface FakeRunnerOptions {
   readonly vocabularySize?: number;
@@ -10,6 +10,8 @@ export interface FakeRunnerOptions {
   readonly maxBatchSequences?: number;
   readonly maxBlocksPerSequence?: number;
   readonly numSamplerSlots?: number;
+  /** Named in `numericsId`; slots hold tokens and positions whatever it is. */
+  readonly kvDType?: KvDType;
   readonly maxStepsInFlight?: number;
   /** Default: Infinity, so that a prompt token costs the same everywhere. */
   readonly attentionParityTokens?: number;
@@ -31,7 +33,7 @@ export function fakeRunnerInfo(options: FakeRunnerOptions): RunnerInfo {
   return {
     backend: 'fake',
     device: 'memory',
-    numericsId: 'fake-1',
+    numericsId: options.kvDType === undefined ? 'fake-1' : `fake-1/kv-${KV_FORMATS[options.kvDType]}`,
     instructionPath: 'fake',
     vocabularySize: options.vocabularySize ?? 64,
     cacheSpec: new ModelCacheSpec(groups, 'f32', options.blockTokens ?? 4),

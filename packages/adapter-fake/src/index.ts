@@ -1,4 +1,6 @@
 export { FakeAgentArchive } from './fake-agent-archive.ts';
+export { FakeAgentMemory } from './fake-agent-memory.ts';
+export type { FakeAgentMemoryOptions } from './fake-agent-memory.ts';
 export { FakeBlockStore } from './fake-block-store.ts';
 export type { FakeBlockStoreOptions } from './fake-block-store.ts';
 export { FakeChatTemplate } from './fake-chat-template.ts';

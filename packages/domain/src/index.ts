@@ -18,13 +18,22 @@ export type {
   NoteEntry,
 } from './agents/agent-manifest.ts';
 export type { AgentMemory, MemoryBlock, MemoryBlockListing } from './agents/agent-memory.ts';
+export { importedNumerics, kvScopeOf } from './agents/kv-scope.ts';
 export { ERROR_CODES, KvasirError, isKvasirError } from './errors/kvasir-error.ts';
 export type { ErrorCode, ErrorFacts } from './errors/kvasir-error.ts';
 export { BlockPool } from './blocks/block-pool.ts';
 export type { BlockPoolStats } from './blocks/block-pool.ts';
 export { BlockTable } from './blocks/block-table.ts';
 export type { KvBlock } from './blocks/kv-block.ts';
-export { BLOCK_LAYOUTS, KV_DTYPE_BYTES, TENSOR_DTYPES } from './model/dtype.ts';
+export {
+  BLOCK_LAYOUTS,
+  KV_DTYPES,
+  KV_FORMATS,
+  KV_GROUP_VALUES,
+  kvDTypeTakes,
+  kvRecordBytes,
+  TENSOR_DTYPES,
+} from './model/dtype.ts';
 export type { BlockLayout, KvDType, TensorDType } from './model/dtype.ts';
 export { attentionParityTokens } from './model/attention-parity.ts';
 export { BLOCK_TOKENS, ModelCacheSpec } from './model/model-cache-spec.ts';

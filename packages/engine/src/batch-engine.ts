@@ -1,6 +1,5 @@
 import {
   AgentBlocks,
-  type AgentMemory,
   BlockPool,
   type CancellationSignal,
   type EngineLimits,
@@ -40,7 +39,7 @@ export class BatchEngine implements GenerationEngine {
   readonly settings: EngineSettings;
   readonly limits: EngineLimits;
   /** The KV behind agents; null without a cache. */
-  readonly agentMemory: AgentMemory | null;
+  readonly agentMemory: EngineAgentMemory | null;
   readonly #ports: BatchEnginePorts;
   readonly #pools: readonly BlockPool[];
   readonly #pipeline: StepPipeline;
@@ -143,6 +142,7 @@ export class BatchEngine implements GenerationEngine {
   async dispose(): Promise<void> {
     this.#pipeline.close(new KvasirError('disposed', 'engine: expected a running one, found it disposed'));
     this.#wakeLoop();
+    await this.agentMemory?.stop();
     await this.#loop;
     await this.#stepping;
     while (this.#pipeline.numInFlight > 0) await this.#pipeline.settle();

@@ -1,3 +1,12 @@
+export { AgentService } from './agents/agent-service.ts';
+export type { AgentServiceParts } from './agents/agent-service.ts';
+export type { Checksum } from './agents/portable-format.ts';
+export { partsOf, spellMark, spellText, unspellText } from './agents/spelled-text.ts';
+export type { SpelledPart } from './agents/spelled-text.ts';
+export { TextIndex } from './agents/text-index.ts';
+export type { TextIndexUsage, TextMark, TextMatch, TextRecord } from './agents/text-index.ts';
+export { readTurnTexts, textBefore, writeTurnText } from './agents/turn-text.ts';
+export type { AgentText, TurnText } from './agents/turn-text.ts';
 export { BatchEngine } from './batch-engine.ts';
 export type { BatchEngineOptions, BatchEnginePorts, EngineSettings } from './engine-options.ts';
 export type { CacheOptions } from './cache/cache-options.ts';

@@ -79,7 +79,7 @@ export class StepPipeline {
     this.kvCache =
       cache === undefined
         ? null
-        : new AgentCacheStore(ports, pools, cache, (sequence) => this.#participant(sequence).tenant, {
+        : new AgentCacheStore(ports, pools, cache, (sequence) => this.#participant(sequence), {
             onReuse: (sequence, reuse) => this.#participant(sequence).sink.onReuse(reuse),
             onReady: () => this.#onReady(),
             onDeviceFailure: (error) => this.#fail(toKvasirError(error, 'moving KV failed')),

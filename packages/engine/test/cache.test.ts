@@ -1,3 +1,4 @@
+import { importedNumerics, kvScopeOf } from '@kvasir/domain';
 import { describe, expect, it } from 'vitest';
 import { FakeAgentArchive, FakeBlockStore } from '@kvasir/adapter-fake';
 import { IDENTITY, commitTurn, createAgent, createCacheFixture, generate, run } from './cache-fixture.ts';
@@ -307,6 +308,50 @@ describe('agent memory', () => {
     await other.engine.agentMemory?.flush();
     const resumed = await generate(other, { promptIds: promptOf(14), maxTokens: 3, tenant: 'theirs' });
     expect([resumed.reused, resumed.hashes]).toEqual([12, first.hashes]);
+  });
+
+  it('forgets with an agent what its earlier turns and its unfinished ones left behind', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    const first = await generate(fixture, { promptIds: promptOf(6), maxTokens: 2, owner: ada });
+    await commitTurn(fixture, ada, joined(promptOf(6), first.tokenIds));
+    const next = joined(promptOf(6), first.tokenIds, [9, 9]);
+    await commitTurn(
+      fixture,
+      ada,
+      joined(next, (await generate(fixture, { promptIds: next, maxTokens: 2, owner: ada })).tokenIds),
+    );
+    await generate(fixture, { promptIds: joined(promptOf(6), [7, 7, 7, 7, 7]), maxTokens: 2, owner: ada });
+    await fixture.engine.agentMemory?.quiesce(ada);
+    await fixture.agents.delete(ada);
+    fixture.engine.agentMemory?.forget(ada);
+    fixture.engine.checkIntegrity();
+    expect(fixture.engine.stats().cache).toMatchObject({ hotBlocks: 0, nodes: 0 });
+  });
+
+  it('keeps KV of other numerics to the agent that took it', async () => {
+    const fixture = createCacheFixture();
+    const ada = { agentId: await createAgent(fixture, 'ada'), tenant: 'default' };
+    await generate(fixture, { promptIds: promptOf(14), maxTokens: 1 });
+    const blocks = [];
+    for await (const block of fixture.engine.agentMemory?.readBlocks(ada, promptOf(14)) ?? []) blocks.push(block);
+    const other = createCacheFixture();
+    const identity = { ...IDENTITY, numericsId: importedNumerics('fake-1', 'fake-2') };
+    const { agentId } = await other.agents.create({
+      tenant: 'default',
+      name: 'bob',
+      identity,
+      atMs: 0,
+      tokenIds: promptOf(14),
+    });
+    const manifest = await other.agents.read(agentId);
+    other.engine.agentMemory?.adopt(manifest);
+    for (const block of blocks) await other.engine.agentMemory?.writeBlock(manifest, block);
+    other.engine.agentMemory?.follow(manifest, promptOf(14));
+    await other.engine.agentMemory?.flush();
+    expect((await generate(other, { promptIds: promptOf(14), maxTokens: 1 })).reused).toBe(0);
+    const own = await generate(other, { promptIds: promptOf(14), maxTokens: 1, tenant: kvScopeOf(manifest) });
+    expect(own.reused).toBe(14);
   });
 
   it('waits for what is to be saved only as long as it is told', async () => {

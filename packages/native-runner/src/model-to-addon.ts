@@ -105,6 +105,8 @@ const KV_DTYPES: Readonly<Record<KvDType, number>> = {
   f32: KV_DTYPE.KV_F32,
   f16: KV_DTYPE.KV_F16,
   bf16: KV_DTYPE.KV_BF16,
+  q8: KV_DTYPE.KV_Q8,
+  q4: KV_DTYPE.KV_Q4,
 };
 
 const DTYPES: Readonly<Record<TensorDType, number>> = {

@@ -1,4 +1,4 @@
-import { attentionParityTokens, KvasirError, ModelCacheSpec } from '@kvasir/domain';
+import { attentionParityTokens, KV_FORMATS, KvasirError, ModelCacheSpec } from '@kvasir/domain';
 import type { LoadOptions, ModelDescriptor, ModelLoader, ModelRunner } from '@kvasir/domain';
 import type { KvasirAddon, RunnerHandle } from './addon.ts';
 import { numGroups, toAddonModel, toAddonOptions } from './model-to-addon.ts';
@@ -45,7 +45,7 @@ async function load(addon: KvasirAddon, model: ModelDescriptor, options: LoadOpt
     const runner = new NativeModelRunner(addon, handle, calls, {
       backend: backend.name,
       device: backend.device,
-      numericsId: addon.numericsId(handle),
+      numericsId: `${addon.numericsId(handle)}/kv-${KV_FORMATS[options.kvDType]}`,
       instructionPath: addon.instructionPath(handle),
       vocabularySize: model.vocabularySize,
       cacheSpec,

@@ -219,7 +219,7 @@ describe('load', () => {
     const runner = await load();
     expect(runner.info).toMatchObject({
       backend: 'fake',
-      numericsId: 'fake-1',
+      numericsId: 'fake-1/kv-f16',
       instructionPath: 'fake',
       vocabularySize: 100,
       numBlocks: [16],

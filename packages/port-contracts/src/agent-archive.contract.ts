@@ -125,6 +125,25 @@ export function describeAgentArchive(name: string, harness: AgentArchiveHarness)
         });
       }));
 
+    it('takes a turn that rewinds as one change', () =>
+      using(async ({ agents }) => {
+        const { agentId } = await agents.create(NEW_AGENT);
+        await agents.commit(agentId, turn(0, 20));
+        await agents.commit(agentId, turn(20, 20));
+        await agents.note(agentId, { kind: 'blocks', group: 0, keep: 0, blocks: references(0, 1) });
+        const entry = { ...turn(22, 0), rewinds: true, tokenIds: Int32Array.of(998, 999) } as const;
+        expect(await agents.commit(agentId, entry)).toMatchObject({ numTokens: 24, numTurns: 3, numBlocks: [1] });
+        const manifest = await agents.read(agentId);
+        expect([...manifest.tokenIds]).toEqual([...TOKENS.slice(0, 22), 998, 999]);
+        expect(manifest.turns.map(({ endTokens, isCut }) => [endTokens, isCut])).toEqual([
+          [20, false],
+          [22, true],
+          [24, false],
+        ]);
+        const beyond = { ...entry, startTokens: 25 } as const;
+        await expect(agents.commit(agentId, beyond)).rejects.toMatchObject({ code: 'invalid-argument' });
+      }));
+
     it('starts an agent from what a fork brings', () =>
       using(async ({ agents }) => {
         const first = await agents.create({ ...NEW_AGENT, tokenIds: TOKENS, blocks: [references(0, 1)] });
@@ -218,6 +237,7 @@ export function describeAgentArchive(name: string, harness: AgentArchiveHarness)
       using(async (opened) => {
         const { agentId } = await opened.agents.create(NEW_AGENT);
         await opened.agents.commit(agentId, turn(0, 40));
+        await opened.agents.commit(agentId, { ...turn(30, 10), rewinds: true });
         await opened.agents.commit(agentId, { kind: 'pin', pinnedTokens: 16, atMs: 5 });
         await opened.agents.note(agentId, { kind: 'blocks', group: 1, keep: 0, blocks: references(0, 1) });
         await opened.agents.note(agentId, { kind: 'use', atMs: 9000, promptTokens: 40, cachedTokens: 16 });

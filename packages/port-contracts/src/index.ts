@@ -1,5 +1,7 @@
 export { describeAgentArchive } from './agent-archive.contract.ts';
 export type { AgentArchiveHarness, OpenedArchive } from './agent-archive.contract.ts';
+export { describeAgentDirectory } from './agent-directory.contract.ts';
+export type { AgentDirectoryHarness, OpenedDirectory } from './agent-directory.contract.ts';
 export { describeBlockStore } from './block-store.contract.ts';
 export type { BlockStoreHarness } from './block-store.contract.ts';
 export { describeChatTemplate } from './chat-template.contract.ts';

@@ -1,4 +1,5 @@
-import type { LoadOptions, ModelDescriptor, ModelLoader } from '@kvasir/domain';
+import { isKvasirError } from '@kvasir/domain';
+import type { KvDType, LoadOptions, ModelDescriptor, ModelLoader } from '@kvasir/domain';
 import { describe, expect, it } from 'vitest';
 import { prefill, tokensOf } from './step-bench.ts';
 
@@ -53,6 +54,27 @@ export function describeModelLoader(name: string, harness: ModelLoaderHarness): 
       const runners = await Promise.all([loader.load(model, OPTIONS), loader.load(model, OPTIONS)]);
       expect(runners[1].info.numericsId).toBe(runners[0].info.numericsId);
       for (const runner of runners) await runner.dispose();
+    });
+
+    it('names every KV dtype in its numericsId, or refuses the quantized ones as unsupported', async () => {
+      const loader = await harness.open();
+      const model = await harness.describeModel();
+      const identityOf = async (kvDType: KvDType) => {
+        const runner = await loader.load(model, { ...OPTIONS, kvDType });
+        await runner.dispose();
+        return runner.info.numericsId;
+      };
+      const floats = await Promise.all((['f32', 'f16', 'bf16'] as const).map(identityOf));
+      const quantized = await Promise.all(
+        (['q8', 'q4'] as const).map((kvDType) =>
+          identityOf(kvDType).catch((error: unknown) => (isKvasirError(error) ? error.code : String(error))),
+        ),
+      );
+      const held = [...floats, ...quantized].filter((identity) => identity !== 'unsupported-model');
+      expect(held.length).toBeGreaterThanOrEqual(3);
+      expect(new Set(held).size).toBe(held.length);
+      // Whatever else a refusal might be is no identity.
+      expect(held.filter((identity) => !identity.includes('/kv-'))).toEqual([]);
     });
 
     it('stops when aborted', async () => {

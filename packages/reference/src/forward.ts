@@ -1,8 +1,11 @@
+import type { StoreHead } from './kv-rounding.ts';
 import type { ReferenceModel, Rope } from './reference-model.ts';
 
 export interface ForwardOptions {
   /** Applied to every K and V value before attention reads it, as a pool of that format would. Default: none. */
   readonly storeKv?: (value: number) => number;
+  /** The same for formats that round a head as a whole; applied after `storeKv`. */
+  readonly storeHead?: StoreHead;
 }
 
 /**
@@ -52,8 +55,14 @@ function attention(model: ReferenceModel, layer: number, x: Float64Array, option
   const T = x.length / hiddenSize;
   const q = rotate(perHead(project('q'), 'q'), numHeads, headDim, model.rope);
   const store = options.storeKv ?? ((value) => value);
-  const k = rotate(perHead(project('k'), 'k'), numKvHeads, headDim, model.rope).map(store);
-  const v = project('v').map(store);
+  const { storeHead = (head) => head } = options;
+  const positioned = rotate(perHead(project('k'), 'k'), numKvHeads, headDim, model.rope);
+  const stored = (y: Float64Array, component: 'k' | 'v') =>
+    eachHead(y.map(store), headDim, (head, index) =>
+      storeHead(head, component, { layer, token: Math.floor(index / numKvHeads), kvHead: index % numKvHeads }),
+    );
+  const k = stored(positioned, 'k');
+  const v = stored(project('v'), 'v');
 
   const mixed = new Float64Array(T * numHeads * headDim);
   const weights = new Float64Array(T);
@@ -158,6 +167,16 @@ function rotate(x: Float64Array, heads: number, headDim: number, rope: Rope): Fl
       }
     }
   }
+  return y;
+}
+
+function eachHead(
+  x: Float64Array,
+  headDim: number,
+  change: (head: Float64Array, index: number) => Float64Array,
+): Float64Array {
+  const y = new Float64Array(x.length);
+  for (let at = 0; at < x.length; at += headDim) y.set(change(x.slice(at, at + headDim), at / headDim), at);
   return y;
 }
 

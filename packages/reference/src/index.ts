@@ -7,6 +7,8 @@ export { forward } from './forward.ts';
 export type { ForwardOptions } from './forward.ts';
 export { generateGguf, SMALL_SHAPE, writeHuggingFaceModel } from './generate.ts';
 export type { Family, ModelShape, RopeScaling } from './generate.ts';
+export { fromStoredKey, hadamard, KV_ROUNDING, toStoredKey } from './kv-rounding.ts';
+export type { HeadPlace, StoreHead } from './kv-rounding.ts';
 export { readGguf, writeGguf } from './gguf.ts';
 export type { GgufValue, StoredTensor } from './gguf.ts';
 export { fromGguf, loadReferenceModel } from './load.ts';

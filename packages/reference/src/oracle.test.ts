@@ -11,6 +11,8 @@ import {
   fromGguf,
   fromHalf,
   generateGguf,
+  hadamard,
+  KV_ROUNDING,
   loadReferenceModel,
   Random,
   readSafetensors,
@@ -88,6 +90,46 @@ describe('number formats', () => {
       const found = Float32Array.from(decode(name, raw, expected.length));
       expect([name, found]).toEqual([name, Float32Array.from(expected)]);
     }
+  });
+});
+
+describe('rounding of stored K and V', () => {
+  it('keeps what its codes hold exactly', () => {
+    const codes = Float64Array.from({ length: 64 }, (_, i) => (i === 5 ? -127 : (i * 7) % 128) / 64);
+    const nibbles = Float64Array.from({ length: 64 }, (_, i) => (i % 16) / 4 - 2);
+    for (const [format, exact] of [
+      ['q8', codes],
+      ['q4', nibbles],
+    ] as const) {
+      expect(KV_ROUNDING[format](exact, 'v')).toEqual(exact);
+      const turned = hadamard(exact);
+      const stored = KV_ROUNDING[format](turned, 'k');
+      stored.forEach((x, i) => expect(x).toBeCloseTo(turned[i] as number, 12));
+    }
+  });
+
+  it('is off by at most half a step, group by group', () => {
+    const head = Float64Array.from(new Random(4).normals(128, 1));
+    head[100] = 40; // leaves the first group alone
+    const distance = (a: Float64Array, b: Float64Array, from: number, to: number) =>
+      Math.sqrt(a.slice(from, to).reduce((sum, x, i) => sum + (x - (b[from + i] as number)) ** 2, 0) / (to - from));
+    const q8 = KV_ROUNDING.q8(head, 'v');
+    expect(distance(q8, head, 0, 64)).toBeLessThan(0.01);
+    expect(distance(q8, head, 64, 128)).toBeGreaterThan(0.05);
+    const q4 = KV_ROUNDING.q4(head, 'v');
+    expect(distance(q4, head, 0, 64)).toBeGreaterThan(0.05);
+    expect(distance(q4, head, 0, 64)).toBeLessThan(0.15);
+  });
+
+  it('turns a vector by an orthonormal matrix, in runs of a power of two', () => {
+    for (const length of [8, 24, 64]) {
+      const x = Float64Array.from(new Random(length).normals(length, 1));
+      hadamard(hadamard(x)).forEach((value, i) => expect(value).toBeCloseTo(x[i] as number, 12));
+    }
+    const corner = hadamard(Float64Array.of(1, 0, 0, 0, 0, 0, 0, 0));
+    corner.forEach((value) => expect(value).toBeCloseTo(1 / Math.sqrt(8), 12));
+    const runs = hadamard(Float64Array.from({ length: 24 }, (_, i) => (i === 9 ? 1 : 0)));
+    expect([...runs].map((value) => value !== 0)).toEqual(Array.from({ length: 24 }, (_, i) => i >= 8 && i < 16));
   });
 });
 

@@ -5,4 +5,11 @@ export { encodeSegments } from './encode-segments.ts';
 export type { GgufSource, HuggingFaceSource, TokenizerSource } from './source.ts';
 export { createStopMatcher } from './stop-matcher.ts';
 export type { StopMatch, StopMatcher } from './stop-matcher.ts';
-export type { DetokenizerOptions, EncodeSegmentsOptions, TextTokenizer, TokenizerOptions } from './text-tokenizer.ts';
+export type { Fragment, TextFragment } from './encode/special-splitter.ts';
+export type {
+  DetokenizerOptions,
+  EncodeSegmentsOptions,
+  SplitOptions,
+  TextTokenizer,
+  TokenizerOptions,
+} from './text-tokenizer.ts';

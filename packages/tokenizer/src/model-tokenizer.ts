@@ -9,10 +9,16 @@ import {
 import { createDetokenizer, type TokenTexts } from './decode/detokenizer.ts';
 import { FragmentEncoder } from './encode/fragment-encoder.ts';
 import { FragmentCache } from './encode/fragment-cache.ts';
-import type { EncodeRequest } from './encode/encode-worker.ts';
+import type { EncodeRequest, EncodeResult } from './encode/encode-worker.ts';
 import { SpecialSplitter, type Fragment, type TextFragment, type TrustedRange } from './encode/special-splitter.ts';
 import { TOKEN_KINDS, type TokenizerModel } from './model/tokenizer-model.ts';
-import type { DetokenizerOptions, EncodeSegmentsOptions, TextTokenizer, TokenizerOptions } from './text-tokenizer.ts';
+import type {
+  DetokenizerOptions,
+  EncodeSegmentsOptions,
+  SplitOptions,
+  TextTokenizer,
+  TokenizerOptions,
+} from './text-tokenizer.ts';
 import { WorkerLane } from './worker/worker-lane.ts';
 
 const DEFAULTS = { maxCharacters: 8 << 20, deadlineMs: 30_000, inlineCharacters: 4096, cacheBytes: 16 << 20 } as const;
@@ -35,8 +41,9 @@ export class ModelTokenizer implements TextTokenizer {
   readonly #splitter: SpecialSplitter;
   readonly #encoder: FragmentEncoder;
   readonly #cache: FragmentCache;
-  readonly #lane: WorkerLane<EncodeRequest, readonly Int32Array[]>;
+  readonly #lane: WorkerLane<EncodeRequest, EncodeResult>;
   readonly #texts: TokenTexts;
+  readonly #specialIds: ReadonlySet<number>;
   #isDisposed = false;
 
   constructor(model: TokenizerModel, options: TokenizerOptions) {
@@ -52,6 +59,7 @@ export class ModelTokenizer implements TextTokenizer {
     };
     this.specialTexts = model.special.filter((token) => token.control).map((token) => token.text);
     this.#splitter = new SpecialSplitter(model.special);
+    this.#specialIds = new Set(model.special.map((token) => token.id));
     this.#encoder = new FragmentEncoder(model);
     this.#cache = new FragmentCache(this.#limits.cacheBytes);
     this.#lane = new WorkerLane({
@@ -85,6 +93,41 @@ export class ModelTokenizer implements TextTokenizer {
         ? await this.#encodeText(text, trusted, options.signal)
         : concatenate(await this.#encodeCached(this.#splitter.split(text, trusted), options.signal));
     return options.addBosEos ? this.#frame(ids) : ids;
+  }
+
+  async splitSegments(segments: readonly PromptSegment[], options: SplitOptions): Promise<readonly Fragment[]> {
+    const text = segments.map((segment) => segment.text).join('');
+    this.#check(text.length, options.signal);
+    const trusted = trustedRanges(segments);
+    const fragments =
+      text.length > LONG_TEXT_CHARACTERS
+        ? (await this.#lane.run({ kind: 'split', text, trusted }, options.signal)).fragments
+        : this.#splitter.split(text, trusted);
+    if (options.bosEos === 'never') return fragments;
+    const { prefixIds, suffixIds } = this.#model;
+    const isOnlyMissing = options.bosEos === 'missing';
+    const hasPrefix = isOnlyMissing && prefixIds.every((id, index) => idOf(fragments[index]) === id);
+    const hasSuffix =
+      isOnlyMissing && suffixIds.every((id, index) => idOf(fragments.at(index - suffixIds.length)) === id);
+    const toFragment = (id: number): Fragment => ({ id });
+    return [
+      ...(hasPrefix ? [] : prefixIds.map(toFragment)),
+      ...fragments,
+      ...(hasSuffix ? [] : suffixIds.map(toFragment)),
+    ];
+  }
+
+  async encodeFragments(
+    fragments: readonly Fragment[],
+    signal?: CancellationSignal,
+  ): Promise<readonly ArrayLike<number>[]> {
+    const characters = fragments.reduce((sum, fragment) => sum + ('id' in fragment ? 0 : fragment.text.length), 0);
+    this.#check(characters, signal);
+    return this.#encodeCached(fragments, signal);
+  }
+
+  isSpecialId(tokenId: number): boolean {
+    return this.#specialIds.has(tokenId);
   }
 
   tokenBytes(tokenId: number): Uint8Array {
@@ -121,15 +164,15 @@ export class ModelTokenizer implements TextTokenizer {
     signal: CancellationSignal | undefined,
   ): Promise<ArrayLike<number>[]> {
     const parts: (ArrayLike<number> | null)[] = [];
-    const missing: { readonly part: number; readonly key: string; readonly fragment: TextFragment }[] = [];
+    const missing: { readonly part: number; readonly key: string | null; readonly fragment: TextFragment }[] = [];
     let characters = 0;
     for (const [part, fragment] of fragments.entries()) {
       if ('id' in fragment) {
         parts.push([fragment.id]);
         continue;
       }
-      const key = this.#cache.key(fragment);
-      const cached = this.#cache.get(key);
+      const key = fragment.text.length > LONG_TEXT_CHARACTERS ? null : this.#cache.key(fragment);
+      const cached = key === null ? null : this.#cache.get(key);
       parts.push(cached);
       if (cached !== null) continue;
       missing.push({ part, key, fragment });
@@ -142,7 +185,7 @@ export class ModelTokenizer implements TextTokenizer {
     );
     for (const [index, ids] of encoded.entries()) {
       const { part, key } = missing[index] as (typeof missing)[number];
-      this.#cache.set(key, ids);
+      if (key !== null) this.#cache.set(key, ids);
       parts[part] = ids;
     }
     return parts.filter((part) => part !== null);
@@ -155,7 +198,7 @@ export class ModelTokenizer implements TextTokenizer {
   ): Promise<Int32Array> {
     const [ids = new Int32Array(0)] =
       text.length > LONG_TEXT_CHARACTERS
-        ? await this.#lane.run({ kind: 'text', text, trusted }, signal)
+        ? (await this.#lane.run({ kind: 'text', text, trusted }, signal)).ids
         : await this.#encodeTexts([this.#splitter.split(text, trusted)], text.length, signal);
     return ids;
   }
@@ -165,7 +208,9 @@ export class ModelTokenizer implements TextTokenizer {
     characters: number,
     signal: CancellationSignal | undefined,
   ): Promise<readonly Int32Array[]> {
-    if (characters > this.#limits.inlineCharacters) return this.#lane.run({ kind: 'fragments', texts }, signal);
+    if (characters > this.#limits.inlineCharacters) {
+      return (await this.#lane.run({ kind: 'fragments', texts }, signal)).ids;
+    }
     return texts.map((fragments) => this.#encoder.encode(fragments));
   }
 
@@ -202,6 +247,10 @@ export class ModelTokenizer implements TextTokenizer {
       facts: { tokenId, vocabularySize: size },
     });
   }
+}
+
+function idOf(fragment: Fragment | undefined): number | null {
+  return fragment !== undefined && 'id' in fragment ? fragment.id : null;
 }
 
 /** Adjacent special segments make one range: a token may begin in one and end in the next. */

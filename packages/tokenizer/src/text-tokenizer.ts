@@ -1,4 +1,5 @@
 import type { CancellationSignal, Detokenizer, PromptSegment, Tokenizer } from '@kvasir/domain';
+import type { Fragment } from './encode/special-splitter.ts';
 
 export interface TokenizerOptions {
   /** Longest text accepted, in UTF-16 units. Default 8 Mi; beyond it `request-too-large`. */
@@ -27,6 +28,12 @@ export interface EncodeSegmentsOptions {
   readonly signal?: CancellationSignal;
 }
 
+export interface SplitOptions {
+  /** What the metadata asks for before and after a text: never, where it is not written out already, or in any case. */
+  readonly bosEos: 'never' | 'missing' | 'always';
+  readonly signal?: CancellationSignal;
+}
+
 /** The Tokenizer port and what this package adds to it. */
 export interface TextTokenizer extends Tokenizer {
   /** Every control token's text: what a chat template may write and a user may not. */
@@ -38,6 +45,17 @@ export interface TextTokenizer extends Tokenizer {
    * @throws KvasirError as `encode` does
    */
   encodeSegments(segments: readonly PromptSegment[], options: EncodeSegmentsOptions): Promise<Int32Array>;
+
+  /**
+   * The same in two halves: first the special tokens and the text between them, then the ids of each. Whoever knows the
+   * ids of leading fragments encodes only the rest; a text cut in two goes on with `continues`.
+   * @throws KvasirError as `encode` does
+   */
+  splitSegments(segments: readonly PromptSegment[], options: SplitOptions): Promise<readonly Fragment[]>;
+  encodeFragments(fragments: readonly Fragment[], signal?: CancellationSignal): Promise<readonly ArrayLike<number>[]>;
+
+  /** Whether the id is one that `splitSegments` finds in text: a control or a user-defined token. */
+  isSpecialId(tokenId: number): boolean;
 
   /** Ids to text at once: what a detokenizer that saw them all would have given. */
   decode(tokenIds: ArrayLike<number>, options?: DetokenizerOptions): string;

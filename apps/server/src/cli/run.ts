@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { SettingName } from '../settings.ts';
-import { encodeConversation, encodeText } from '../generation/encode-prompt.ts';
+import { encodeConversation, encodeText, type PromptOwner } from '../generation/encode-prompt.ts';
 import type { ServedModel } from '../generation/served-model.ts';
 import { chooseSeed, startGeneration } from '../generation/start-generation.ts';
 import { addSettings, LOADING_SETTINGS, readConfig, toInteger, UsageError, withKvasir } from './command.ts';
@@ -29,7 +29,7 @@ export function addRunCommand(program: Command): void {
     const prompt = words.length > 0 ? words.join(' ') : await readText('-');
     const wishes = parseWishes(options);
     await withKvasir(readConfig(options, SETTINGS), async (kvasir, progress) => {
-      const model = await kvasir.serve();
+      const model = await kvasir.serve({ keepsAgents: false });
       progress.clear();
       model.engine.start();
       await answer(model, prompt, wishes);
@@ -62,12 +62,15 @@ function parseWishes(options: RunOptions): Wishes {
   };
 }
 
+/** One prompt, no memory. */
+const NOBODY: PromptOwner = { tenant: 'default', agent: null };
+
 async function answer(model: ServedModel, prompt: string, wishes: Wishes): Promise<void> {
   const interrupted = new AbortController();
   const system = wishes.system === null ? [] : [{ role: 'system', content: wishes.system }];
   const promptIds = wishes.isRaw
-    ? await encodeText(model, prompt, interrupted.signal)
-    : await encodeConversation(model, [...system, { role: 'user', content: prompt }], {}, interrupted.signal);
+    ? await encodeText(model, prompt, NOBODY, interrupted.signal)
+    : await encodeConversation(model, [...system, { role: 'user', content: prompt }], {}, NOBODY, interrupted.signal);
   const stream = startGeneration(model, {
     prompts: [promptIds],
     numChoices: 1,
@@ -87,6 +90,8 @@ async function answer(model: ServedModel, prompt: string, wishes: Wishes): Promi
     stops: [],
     ignoreEos: false,
     continues: wishes.isRaw,
+    tenant: NOBODY.tenant,
+    turn: null,
   });
   const finish = () => stream.choices[0]?.generation.finish();
   process.once('SIGINT', finish);

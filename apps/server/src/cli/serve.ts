@@ -1,3 +1,4 @@
+import { isKvasirError } from '@kvasir/domain';
 import type { Command } from 'commander';
 import { createApp } from '../app.ts';
 import type { Config } from '../config.ts';
@@ -20,6 +21,7 @@ export function addServeCommand(program: Command): void {
         const metrics = new ServerMetrics(
           () => model.engine.stats(),
           () => model.memory(),
+          () => model.countAgents(),
         );
         const app = createApp({ model, metrics, log: kvasir.log, options: config, isStopping: () => isStopping });
         const listener = await listen(app, config.host, config.port);
@@ -29,10 +31,22 @@ export function addServeCommand(program: Command): void {
         isStopping = true;
         kvasir.log.info({ signal, graceMs: config.shutdownGraceMs }, 'shutting down');
         const clean = await listener.close(config.shutdownGraceMs, () => model.engine.dispose());
-        kvasir.log.info({ clean }, 'stopped');
+        const isSaved = await saveRest(model, config.shutdownFlushMs);
+        kvasir.log.info({ clean, isSaved }, 'stopped');
       });
     },
   );
+}
+
+/** Tokens are saved with every turn; their KV follows behind, and what is not through by then is computed again. */
+async function saveRest(model: ServedModel, milliseconds: number): Promise<boolean> {
+  try {
+    await model.flush(AbortSignal.timeout(milliseconds));
+    return true;
+  } catch (error) {
+    if (isKvasirError(error) && error.code === 'aborted') return false;
+    throw error;
+  }
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;

@@ -1,6 +1,13 @@
 import { KvasirError } from '@kvasir/domain';
-import type { CancellationSignal, ChatMessage } from '@kvasir/domain';
+import type { AgentManifest, CancellationSignal, ChatMessage } from '@kvasir/domain';
+import type { EncodedPrompt } from './prompt-encoder.ts';
 import type { ServedModel } from './served-model.ts';
+
+/** For whom a prompt is encoded. */
+export interface PromptOwner {
+  readonly tenant: string;
+  readonly agent: AgentManifest | null;
+}
 
 /**
  * Renders a conversation with the model's template and encodes it. Both run off this thread for anything long.
@@ -10,8 +17,9 @@ export async function encodeConversation(
   model: ServedModel,
   messages: readonly ChatMessage[],
   variables: Readonly<Record<string, unknown>>,
+  owner: PromptOwner,
   signal: CancellationSignal,
-): Promise<Int32Array> {
+): Promise<EncodedPrompt> {
   if (model.template === null) {
     throw new KvasirError(
       'template-failed',
@@ -19,10 +27,15 @@ export async function encodeConversation(
     );
   }
   const segments = await model.template.render({ messages }, { addGenerationPrompt: true, variables, signal });
-  return model.tokenizer.encodeSegments(segments, { addBosEos: true, signal });
+  return model.prompts.encode(segments, { ...owner, bosEos: 'missing', signal });
 }
 
 /** Encodes a raw prompt. It is the caller's whole input to the model, so special tokens written in it are meant. */
-export async function encodeText(model: ServedModel, text: string, signal: CancellationSignal): Promise<Int32Array> {
-  return model.tokenizer.encode(text, { special: true, addBosEos: true, signal });
+export async function encodeText(
+  model: ServedModel,
+  text: string,
+  owner: PromptOwner,
+  signal: CancellationSignal,
+): Promise<EncodedPrompt> {
+  return model.prompts.encode([{ text, special: true }], { ...owner, bosEos: 'always', signal });
 }

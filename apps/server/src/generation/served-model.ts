@@ -1,5 +1,6 @@
-import type { ChatTemplate, GenerationEngine, RunnerMemory } from '@kvasir/domain';
+import type { AgentDirectory, ChatTemplate, GenerationEngine, RunnerMemory } from '@kvasir/domain';
 import type { TextTokenizer } from '@kvasir/tokenizer';
+import type { PromptEncoder } from './prompt-encoder.ts';
 
 /** A loaded model with everything that turns requests into tokens and back. */
 export interface ServedModel {
@@ -11,11 +12,19 @@ export interface ServedModel {
   readonly tokenizer: TextTokenizer;
   /** null: the model has none and answers completions only. */
   readonly template: ChatTemplate | null;
+  /** Text to ids, with the ids of earlier turns. */
+  readonly prompts: PromptEncoder;
   readonly engine: GenerationEngine;
+  /** null: none are kept (`memoryDir: none`). */
+  readonly agents: AgentDirectory | null;
   /** Ids that end an answer. */
   readonly stopIds: readonly number[];
   /** What it takes of memory now. */
   memory(): RunnerMemory;
+  /** Agents of all tenants. */
+  countAgents(): number;
+  /** Waits until what turns left to be saved is saved. Rejects with `aborted` when the signal comes first. */
+  flush(signal: AbortSignal): Promise<void>;
 }
 
 export interface ModelFacts {

@@ -1,41 +1,29 @@
 import { randomInt } from 'node:crypto';
-import { KvasirError } from '@kvasir/domain';
-import type { SamplingParams } from '@kvasir/domain';
+import { KvasirError, kvScopeOf } from '@kvasir/domain';
 import { createStopMatcher } from '@kvasir/tokenizer';
 import { ChoiceStream } from './choice-stream.ts';
+import { concludeTurn } from './conclude-turn.ts';
+import type { GenerationPlan } from './generation-plan.ts';
 import type { ServedModel } from './served-model.ts';
 import { TextChoice } from './text-choice.ts';
-
-/** What both endpoints ask of the engine, already checked. */
-export interface GenerationPlan {
-  /** One prompt or several; each gets `numChoices` choices, numbered prompt by prompt. */
-  readonly prompts: readonly Int32Array[];
-  readonly numChoices: number;
-  readonly sampling: Omit<SamplingParams, 'seed'>;
-  readonly seed: number;
-  /** null: until the context is full. */
-  readonly maxTokens: number | null;
-  readonly stops: readonly string[];
-  readonly ignoreEos: boolean;
-  /** The output goes on after the prompt's text rather than beginning one. */
-  readonly continues: boolean;
-}
 
 /**
  * Submits every choice of a request; all of them or, when one is refused, none.
  * @throws KvasirError as the engine's `submit`
  */
 export function startGeneration(model: ServedModel, plan: GenerationPlan): ChoiceStream {
-  for (const prompt of plan.prompts) requireRoom(prompt, model.facts.contextLength);
+  for (const { ids } of plan.prompts) requireRoom(ids, model.facts.contextLength);
   const choices: TextChoice[] = [];
   try {
-    for (const promptIds of plan.prompts) {
+    for (const { ids: promptIds } of plan.prompts) {
       for (let sample = 0; sample < plan.numChoices; sample += 1) {
         const generation = model.engine.submit({
           promptIds,
           sampling: { ...plan.sampling, seed: seedOfSample(plan.seed, sample) },
           maxTokens: plan.maxTokens,
           stopIds: plan.ignoreEos ? [] : model.stopIds,
+          tenant: plan.turn === null ? plan.tenant : kvScopeOf(plan.turn.manifest),
+          ...(plan.turn === null ? {} : { owner: plan.turn.manifest.agentId }),
         });
         const detokenizer = model.tokenizer.createDetokenizer({ skipSpecial: true, continues: plan.continues });
         choices.push(new TextChoice(choices.length, generation, detokenizer, createStopMatcher(plan.stops)));
@@ -45,7 +33,10 @@ export function startGeneration(model: ServedModel, plan: GenerationPlan): Choic
     for (const choice of choices) choice.generation.abort();
     throw error;
   }
-  return new ChoiceStream(choices);
+  return new ChoiceStream(choices, {
+    conclude: (choice) => concludeTurn(model, plan, choice),
+    leave: () => plan.turn?.release(),
+  });
 }
 
 /** Said before the engine looks at every id of a prompt that is far too long. */

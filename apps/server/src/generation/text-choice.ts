@@ -38,6 +38,8 @@ export class TextChoice {
   #sumLogprob = 0;
   #numLogprobs = 0;
   #isFinished = false;
+  readonly #tokenIds: number[] = [];
+  #visibleCharacters: number | null = null;
 
   constructor(index: number, generation: Generation, detokenizer: Detokenizer, stops: StopMatcher) {
     this.index = index;
@@ -50,6 +52,11 @@ export class TextChoice {
     return this.#isFinished;
   }
 
+  /** What was sampled, and the length of the text where a stop string ended it; null: nothing was cut. */
+  get answer(): { readonly tokenIds: readonly number[]; readonly visibleCharacters: number | null } {
+    return { tokenIds: this.#tokenIds, visibleCharacters: this.#visibleCharacters };
+  }
+
   /** Mean log-probability of the tokens so far: how best_of ranks; -Infinity without any. */
   get meanLogprob(): number {
     return this.#numLogprobs === 0 ? Number.NEGATIVE_INFINITY : this.#sumLogprob / this.#numLogprobs;
@@ -60,6 +67,7 @@ export class TextChoice {
     if (this.#isFinished) return null;
     let text = '';
     for (const token of batch.tokens) {
+      this.#tokenIds.push(token.tokenId);
       const decoded = this.#detokenizer.push(token.tokenId);
       if (token.logprob !== null) this.#hold(token.tokenId, token.logprob, token.topLogprobs ?? [], decoded.length);
       this.#decodedCharacters += decoded.length;
@@ -68,6 +76,7 @@ export class TextChoice {
       text += match.text;
       if (match.stop !== null) {
         this.generation.finish();
+        this.#visibleCharacters = match.emittedCharacters;
         return this.#end(text, match.emittedCharacters, { reason: 'stop' });
       }
       this.#certainCharacters = match.emittedCharacters;
@@ -83,7 +92,10 @@ export class TextChoice {
     if (finish.reason === 'abort') return this.#end(text, 0, { reason: 'failed', error: null });
     const last = this.#stops.push(this.#detokenizer.flush());
     text += last.text;
-    if (last.stop !== null) return this.#end(text, last.emittedCharacters, { reason: 'stop' });
+    if (last.stop !== null) {
+      this.#visibleCharacters = last.emittedCharacters;
+      return this.#end(text, last.emittedCharacters, { reason: 'stop' });
+    }
     text += this.#stops.flush();
     return this.#end(text, Number.POSITIVE_INFINITY, { reason: finish.reason });
   }

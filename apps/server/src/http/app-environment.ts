@@ -13,9 +13,13 @@ export interface AppDependencies {
 }
 
 export interface AppOptions {
+  /** The one key of a server with one tenant. */
   readonly apiKey: string | null;
+  /** Keys by tenant. */
+  readonly apiKeys: Readonly<Record<string, readonly string[]>> | null;
   readonly corsOrigin: string | null;
   readonly maxBodyBytes: number;
+  readonly maxImportBytes: number;
 }
 
 /** The part of a pino logger the routes use. */
@@ -28,7 +32,7 @@ export interface AppLog {
 
 /** Hono's environment: what middleware leaves for handlers. */
 export interface AppEnvironment {
-  Variables: { requestId: string };
+  Variables: { requestId: string; tenant: string };
   /** Node's side of the request, where there is a socket. */
   Bindings: { incoming?: IncomingMessage };
 }

@@ -46,6 +46,7 @@ const SHARED = [
   'min_p',
   'repetition_penalty',
   'ignore_eos',
+  'agent_id',
 ] as const;
 
 export const CHAT_FIELDS: FieldTables = {

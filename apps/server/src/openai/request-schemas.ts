@@ -7,6 +7,12 @@ const MAX_STOP_CHARACTERS = 1024;
 const stopString = z.string().min(1).max(MAX_STOP_CHARACTERS);
 
 const sharedFields = {
+  agent_id: z
+    .string()
+    .nullish()
+    .describe(
+      'Extension: the agent whose turn this is, made where nobody has it; the header X-Agent-ID does the same.',
+    ),
   model: z.string().describe('The loaded model’s name, or "default".'),
   frequency_penalty: z.number().min(-2).max(2).nullish(),
   ignore_eos: z.boolean().nullish().describe('Extension: generate on past the end-of-text token.'),

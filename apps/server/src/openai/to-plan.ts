@@ -1,5 +1,6 @@
 import type { RequestProblems } from '../http/request-problems.ts';
-import { chooseSeed, type GenerationPlan } from '../generation/start-generation.ts';
+import type { GenerationPlan } from '../generation/generation-plan.ts';
+import { chooseSeed } from '../generation/start-generation.ts';
 import type { ModelFacts } from '../generation/served-model.ts';
 import type { ChatRequest, CompletionRequest } from './request-schemas.ts';
 
@@ -9,7 +10,7 @@ type SharedRequest = Omit<ChatRequest, 'messages' | 'logprobs'> | Omit<Completio
 export function toPlan(
   request: SharedRequest,
   logprobs: number | null,
-): Omit<GenerationPlan, 'prompts' | 'numChoices' | 'maxTokens' | 'continues'> {
+): Omit<GenerationPlan, 'prompts' | 'numChoices' | 'maxTokens' | 'continues' | 'tenant' | 'turn'> {
   const stop = request.stop ?? [];
   return {
     sampling: {

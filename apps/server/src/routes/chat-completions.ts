@@ -3,12 +3,15 @@ import type { Context } from 'hono';
 import type { AppDependencies, AppEnvironment } from '../http/app-environment.ts';
 import { readJson } from '../http/read-body.ts';
 import type { EventWriter } from '../http/sse-response.ts';
+import { agentOf, checkAgent } from '../http/request-agent.ts';
+import { beginTurn, withTurn } from '../generation/begin-turn.ts';
 import type { ChoiceStream } from '../generation/choice-stream.ts';
 import { encodeConversation } from '../generation/encode-prompt.ts';
 import type { ServedModel } from '../generation/served-model.ts';
 import { startGeneration } from '../generation/start-generation.ts';
-import type { TextPiece } from '../generation/text-choice.ts';
+import type { TextChoice, TextPiece } from '../generation/text-choice.ts';
 import { toTemplateMessages } from '../openai/chat-messages.ts';
+import { toCacheHeader, toCacheReport, type CacheReport } from '../openai/cache-report.ts';
 import { CHAT_FIELDS } from '../openai/fields.ts';
 import { toChatLogprobs } from '../openai/logprobs.ts';
 import { parseRequest } from '../openai/parse-request.ts';
@@ -25,37 +28,53 @@ export async function chatCompletions(
 ): Promise<Response> {
   const { model } = dependencies;
   const body = await readJson(context, dependencies.options.maxBodyBytes);
-  const request = parseRequest(body, CHAT_FIELDS, chatRequestSchema, (parsed, problems) =>
-    checkChat(parsed, model.facts, problems),
-  );
+  const request = parseRequest(body, CHAT_FIELDS, chatRequestSchema, (parsed, problems) => {
+    checkChat(parsed, model.facts, problems);
+    checkAgent(context, parsed, { n: parsed.n ?? 1 }, problems);
+  });
   requireModel(model, request.model);
   const messages = toTemplateMessages(request.messages);
-  const promptIds = await encodeConversation(
-    model,
-    messages,
-    request.chat_template_kwargs ?? {},
-    context.req.raw.signal,
-  );
+  const tenant = context.get('tenant');
+  const { signal } = context.req.raw;
   const logprobs = request.logprobs === true ? (request.top_logprobs ?? 0) : null;
-  const plan = {
-    ...toPlan(request, logprobs),
-    prompts: [promptIds],
-    numChoices: request.n ?? 1,
-    maxTokens: request.max_completion_tokens ?? request.max_tokens ?? null,
-    continues: false,
-  };
+  const begun = await beginTurn(model, tenant, agentOf(context, request), signal);
+  const { stream, prompt, seed } = await withTurn(begun, async (turn) => {
+    const owner = { tenant, agent: turn?.manifest ?? null };
+    const variables = request.chat_template_kwargs ?? {};
+    const encoded = await encodeConversation(model, messages, variables, owner, signal);
+    const plan = {
+      ...toPlan(request, logprobs),
+      prompts: [encoded],
+      numChoices: request.n ?? 1,
+      maxTokens: request.max_completion_tokens ?? request.max_tokens ?? null,
+      continues: false,
+      tenant,
+      turn,
+    };
+    return { stream: startGeneration(model, plan), prompt: encoded, seed: plan.seed };
+  });
   const head: Head = {
     id: `chatcmpl-${randomUUID()}`,
     created: Math.floor(Date.now() / 1000),
     model: model.name,
     system_fingerprint: model.facts.numericsId,
-    seed: plan.seed,
+    seed,
   };
-  const stream = startGeneration(model, plan);
+  const report = (choice: number): CacheReport => {
+    const { generation } = stream.choices[choice] as TextChoice;
+    const reported = messages.map(({ role, content }) => ({
+      role,
+      text: typeof content === 'string' ? content : null,
+    }));
+    return toCacheReport(generation, prompt, reported, model.tokenizer);
+  };
   if (request.stream === true) {
-    return respondWithEvents(context, dependencies, stream, new ChatEvents(model, stream, request, head));
+    const events = new ChatEvents(model, stream, request, head, report);
+    return respondWithEvents(context, dependencies, stream, events, () => toCacheHeader(report(0)));
   }
   const choices = await readChoices(context, dependencies, stream);
+  const cache = report(0);
+  context.header('x-kvasir-cache', toCacheHeader(cache));
   return context.json({
     ...head,
     object: 'chat.completion',
@@ -67,8 +86,9 @@ export async function chatCompletions(
     })),
     usage: toUsage(
       stream.choices.map((choice) => choice.generation),
-      plan.numChoices,
+      stream.choices.length,
     ),
+    kvasir: cache,
   });
 }
 
@@ -89,8 +109,17 @@ class ChatEvents implements EventWriter {
   /** Up to and with `"choices":`. */
   readonly #prefix: string;
   readonly #suffix: string;
+  readonly #report: (choice: number) => CacheReport;
+  #isReported = false;
 
-  constructor(model: ServedModel, stream: ChoiceStream, request: ChatRequest, head: Head) {
+  constructor(
+    model: ServedModel,
+    stream: ChoiceStream,
+    request: ChatRequest,
+    head: Head,
+    report: (choice: number) => CacheReport,
+  ) {
+    this.#report = report;
     this.#model = model;
     this.#stream = stream;
     this.#hasLogprobs = request.logprobs === true;
@@ -116,7 +145,7 @@ class ChatEvents implements EventWriter {
       }
       if (piece.finish !== null) events += this.#chunk(piece.choice, '{}', 'null', `"${finishReasonOf(piece.finish)}"`);
     }
-    return events;
+    return this.#reporting(events, pieces[0]?.choice ?? 0);
   }
 
   closing(): string {
@@ -128,5 +157,12 @@ class ChatEvents implements EventWriter {
   #chunk(index: number, delta: string, logprobs: string, finishReason: string): string {
     const choice = `{"index":${index},"delta":${delta},"logprobs":${logprobs},"finish_reason":${finishReason}}`;
     return `${this.#prefix}[${choice}]${this.#suffix}`;
+  }
+
+  /** The first event after the opening one also says what was reused. */
+  #reporting(events: string, choice: number): string {
+    if (this.#isReported) return events;
+    this.#isReported = true;
+    return events.replace('"choices":', () => `"kvasir":${JSON.stringify(this.#report(choice))},"choices":`);
   }
 }

@@ -1,3 +1,4 @@
+import type { CacheStats } from '@kvasir/domain';
 import type { Context } from 'hono';
 import type { AppDependencies, AppEnvironment } from '../http/app-environment.ts';
 
@@ -21,8 +22,14 @@ export function health(context: Context<AppEnvironment>, dependencies: AppDepend
     waiting: stats.waiting,
     outputTokens: stats.outputTokens,
     blocks: stats.blocks.map(({ total, free, used, retired, peak }) => ({ total, free, used, retired, peak })),
+    // Without running requests the used blocks are the cached ones: anything else would be a leak.
+    cache: stats.cache === null ? null : cacheFigures(stats.cache),
   };
   return context.json(body, reason === null ? 200 : 503);
+}
+
+function cacheFigures({ hotBlocks, evictableBlocks, warmBlocks, warmBytes }: CacheStats): object {
+  return { hotBlocks, evictableBlocks, warmBlocks, warmBytes };
 }
 
 /** GET /health/live: the process answers. */

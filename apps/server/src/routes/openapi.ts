@@ -1,5 +1,6 @@
 import { z, type OpenAPIHono } from '@hono/zod-openapi';
 import type { AppEnvironment } from '../http/app-environment.ts';
+import { documentAgents } from './openapi-agents.ts';
 import { chatRequestSchema, completionRequestSchema } from '../openai/request-schemas.ts';
 
 const problem = z
@@ -28,6 +29,35 @@ const answered = {
   system_fingerprint: z.string().describe('Changes whenever output bits can.'),
   seed: z.int().describe('The seed used; chosen by the server when the request has none.'),
 };
+const tierTokens = { hot: z.int(), warm: z.int(), cold: z.int() };
+const cacheReport = z
+  .object({
+    prompt_hash: z.string().describe('SHA-256 of the prompt’s ids as little-endian 32-bit integers, in hex.'),
+    cache: z.object({
+      matched_tokens: z.int().describe('Tokens the cache knew, whether or not their KV was still there.'),
+      reused_tokens: z.int(),
+      from: z.object(tierTokens),
+      restored_bytes: z.object({ warm: z.int(), cold: z.int() }),
+      restore_ms: z.number(),
+      diverged_at: z.object({
+        token: z.int(),
+        where: z.enum(['message', 'template', 'end']),
+        message_index: z.int().optional(),
+      }),
+      cause: z.enum([
+        'complete',
+        'never-seen',
+        'evicted',
+        'damaged',
+        'other-identity',
+        'recompute-faster',
+        'cache-off',
+        'template-stripped',
+      ]),
+    }),
+  })
+  .describe('What of the prompt was reused and why no more; in streams with the first event after the opening one.')
+  .openapi('CacheReport');
 const finishReason = z.enum(['stop', 'length']);
 const chatResponse = z
   .object({
@@ -42,6 +72,7 @@ const chatResponse = z
       }),
     ),
     usage,
+    kvasir: cacheReport,
   })
   .openapi('CreateChatCompletionResponse');
 const completionResponse = z
@@ -52,6 +83,7 @@ const completionResponse = z
       z.object({ index: z.int(), text: z.string(), logprobs: z.unknown().nullable(), finish_reason: finishReason }),
     ),
     usage,
+    kvasir: z.union([cacheReport, z.array(cacheReport)]).describe('A list where there were several prompts.'),
   })
   .openapi('CreateCompletionResponse');
 const modelObject = z
@@ -65,6 +97,7 @@ const modelObject = z
   })
   .openapi('Model');
 
+const agentHeader = z.object({ 'X-Agent-ID': z.string().optional().describe('As agent_id in the body.') });
 const json = (schema: z.ZodType) => ({ 'application/json': { schema } });
 const ok = (description: string, schema: z.ZodType) => ({ 200: { description, content: json(schema) } });
 const failed = { default: { description: 'What went wrong, every problem at once', content: json(errorBody) } };
@@ -77,7 +110,7 @@ export function documentRoutes(app: OpenAPIHono<AppEnvironment>): void {
       method: 'post',
       path,
       summary,
-      request: { body: { required: true, content: json(request) } },
+      request: { headers: agentHeader, body: { required: true, content: json(request) } },
       responses: {
         200: {
           description: 'The answer; with stream: true, server-sent events that end with [DONE]',
@@ -90,6 +123,7 @@ export function documentRoutes(app: OpenAPIHono<AppEnvironment>): void {
     registry.registerPath({ method: 'get', path, summary, responses: { ...responses, ...failed } });
   post('/v1/chat/completions', 'Answers a conversation', chatRequestSchema, chatResponse);
   post('/v1/completions', 'Continues a prompt', completionRequestSchema, completionResponse);
+  documentAgents(app, failed);
   const list = z.object({ object: z.literal('list'), data: z.array(modelObject) });
   get('/v1/models', 'Lists the loaded model', ok('The models', list));
   get('/v1/models/{id}', 'Describes the loaded model', ok('The model', modelObject));

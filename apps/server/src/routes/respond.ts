@@ -2,7 +2,7 @@ import type { Context } from 'hono';
 import type { AppDependencies, AppEnvironment } from '../http/app-environment.ts';
 import { toSseResponse, type EventWriter } from '../http/sse-response.ts';
 import type { ChoiceStream } from '../generation/choice-stream.ts';
-import type { TextFinish, TextPiece, TextToken } from '../generation/text-choice.ts';
+import type { TextChoice, TextFinish, TextPiece, TextToken } from '../generation/text-choice.ts';
 
 /** One choice, read to its end. */
 export interface FinishedChoice {
@@ -12,14 +12,32 @@ export interface FinishedChoice {
   readonly meanLogprob: number;
 }
 
-/** Answers with the stream's events; what it generated is counted when it ends, however it does. */
-export function respondWithEvents(
+/** What the headers of a stream wait for at most. */
+const HEADERS_WAIT_MS = 1000;
+
+/**
+ * Answers with the stream's events; what it generated is counted when it ends, however it does.
+ *
+ * The headers say what was reused, which is known with the first token: they leave then, or after a second without that
+ * header. No token is later for it; the opening event is, and what fails before the first token gets its own status.
+ */
+export async function respondWithEvents(
   context: Context<AppEnvironment>,
   dependencies: AppDependencies,
   stream: ChoiceStream,
   writer: EventWriter,
-): Response {
-  const response = toSseResponse(stream, writer, () => countStream(context, dependencies, stream));
+  cacheHeader: () => string,
+): Promise<Response> {
+  const count = () => countStream(context, dependencies, stream);
+  try {
+    await whileConnected(context, stream, () => stream.begun(HEADERS_WAIT_MS));
+  } catch (error) {
+    count();
+    throw error;
+  }
+  const { reuse, stats } = (stream.choices[0] as TextChoice).generation;
+  if (reuse !== null || stats.outputTokens > 0) context.header('x-kvasir-cache', cacheHeader());
+  const response = toSseResponse(stream, writer, count);
   for (const [name, value] of context.res.headers) response.headers.set(name, value);
   return response;
 }
@@ -33,15 +51,27 @@ export async function readChoices(
   dependencies: AppDependencies,
   stream: ChoiceStream,
 ): Promise<FinishedChoice[]> {
+  try {
+    return await whileConnected(context, stream, () => collect(stream));
+  } finally {
+    countStream(context, dependencies, stream);
+  }
+}
+
+/** A client that leaves meanwhile aborts the stream. */
+async function whileConnected<Value>(
+  context: Context<AppEnvironment>,
+  stream: ChoiceStream,
+  work: () => Promise<Value>,
+): Promise<Value> {
   const leave = () => stream.abort();
   const { signal } = context.req.raw;
   signal.addEventListener('abort', leave, { once: true });
   if (signal.aborted) leave();
   try {
-    return await collect(stream);
+    return await work();
   } finally {
     signal.removeEventListener('abort', leave);
-    countStream(context, dependencies, stream);
   }
 }
 
@@ -70,9 +100,11 @@ export function finishReasonOf(finish: TextPiece['finish']): string {
 }
 
 function countStream(context: Context<AppEnvironment>, { metrics, log }: AppDependencies, stream: ChoiceStream): void {
+  metrics.countTurns(stream.numTurns);
   for (const { generation } of stream.choices) {
     const { promptTokens, outputTokens, queuedMs, firstTokenMs, totalMs, preemptions } = generation.stats;
     metrics.countGeneration(promptTokens, outputTokens, firstTokenMs);
+    metrics.countReuse(generation.reuse);
     log.info(
       { requestId: context.get('requestId'), promptTokens, outputTokens, queuedMs, firstTokenMs, totalMs, preemptions },
       'generation ended',

@@ -132,6 +132,13 @@ export interface Health {
   readonly waiting: number;
   readonly outputTokens: number;
   readonly blocks: readonly { readonly total: number; readonly free: number }[];
+  readonly cache: { readonly hotBlocks: number } | null;
+}
+
+/** Blocks of an idle server that are neither free nor keep a prefix: there must be none. */
+export function leakedBlocks({ blocks, cache }: Health): number {
+  const used = blocks.reduce((sum, { total, free }) => sum + total - free, 0);
+  return used - (cache?.hotBlocks ?? 0);
 }
 
 interface Output {
@@ -143,7 +150,8 @@ function start(args: readonly string[], environment: Record<string, string> = {}
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('KVASIR_'));
   return spawn(process.execPath, [MAIN, ...args], {
     cwd: tmpdir(),
-    env: { ...Object.fromEntries(inherited), ...environment },
+    // Nothing of these tests belongs among a user's agents.
+    env: { ...Object.fromEntries(inherited), KVASIR_MEMORY_DIR: 'none', ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
 }

@@ -117,7 +117,7 @@ export class Bench {
         memory().follow({ agentId, tenant: 'default' }, base);
         await memory().flush();
       }
-      if (scenario === 'warm' || scenario === 'cold') await this.#fillPool(running);
+      if (scenario === 'warm' || scenario === 'cold') await this.#fillPool(running, agentId);
       if (scenario === 'restart') {
         await running.dispose();
         await (cold as unknown as ColdTier).close();
@@ -165,15 +165,14 @@ export class Bench {
   }
 
   /** Strangers until nothing of the conversation is left in the pool. */
-  async #fillPool(engine: BatchEngine): Promise<void> {
+  async #fillPool(engine: BatchEngine, agentId: string): Promise<void> {
     const { vocabularySize } = this.watched.info;
-    for (let seed = 100; seed < 130; seed++) {
-      const count = Math.min(engine.limits.poolTokens, this.#contextLength) - 8;
+    const count = Math.min(engine.limits.poolTokens, this.#contextLength) - 8;
+    for (let seed = 100; seed < 160; seed++) {
+      if (engine.agentMemory?.tiersOf(agentId).hot.blocks === 0) return;
       await generate(engine, { promptIds: tokensOf(count, seed, vocabularySize), maxTokens: 1 });
-      const { cache, blocks } = engine.stats();
-      const total = blocks.reduce((sum, pool) => sum + pool.total, 0);
-      if ((cache?.evictions ?? 0) >= total) return;
     }
+    throw new Error('expected strangers to displace the conversation, found it in the pool');
   }
 
   /** Runs beside strangers who came first and take the blocks it needs. */

@@ -2,7 +2,7 @@ import type { AgentEntry, AgentManifest, BlockKey, BlockReference, CacheIdentity
 import { ByteReader, ByteWriter, DecodeFault } from './binary.ts';
 
 /** First byte of a record in an agent's file. */
-const KINDS = { manifest: 1, turn: 2, rewind: 3, pin: 4, blocks: 5, use: 6 } as const;
+const KINDS = { manifest: 1, turn: 2, rewind: 3, pin: 4, blocks: 5, use: 6, rewindingTurn: 7 } as const;
 
 export function encodeManifest(manifest: AgentManifest): Uint8Array {
   const writer = new ByteWriter().u8(KINDS.manifest).hex(manifest.agentId).text(manifest.tenant).text(manifest.name);
@@ -61,7 +61,8 @@ export function decodeManifest(body: Uint8Array): AgentManifest {
 }
 
 export function encodeEntry(entry: AgentEntry): Uint8Array {
-  const writer = new ByteWriter().u8(KINDS[entry.kind]);
+  const isRewinding = entry.kind === 'turn' && entry.rewinds === true;
+  const writer = new ByteWriter().u8(KINDS[isRewinding ? 'rewindingTurn' : entry.kind]);
   switch (entry.kind) {
     case 'turn':
       return writer.f64(entry.startTokens).f64(entry.atMs).tokens(entry.tokenIds).text(entry.segments).finish();
@@ -85,9 +86,11 @@ export function decodeEntry(body: Uint8Array): AgentEntry {
 
 function readEntry(reader: ByteReader, kind: number): AgentEntry {
   switch (kind) {
-    case KINDS.turn: {
+    case KINDS.turn:
+    case KINDS.rewindingTurn: {
       const [startTokens, atMs] = [reader.f64(), reader.f64()];
-      return { kind: 'turn', startTokens, atMs, tokenIds: reader.tokens(), segments: reader.text() };
+      const turn = { kind: 'turn', startTokens, atMs, tokenIds: reader.tokens(), segments: reader.text() } as const;
+      return kind === KINDS.turn ? turn : { ...turn, rewinds: true };
     }
     case KINDS.rewind:
       return { kind: 'rewind', numTokens: reader.f64(), atMs: reader.f64() };
@@ -98,7 +101,7 @@ function readEntry(reader: ByteReader, kind: number): AgentEntry {
     case KINDS.blocks:
       return { kind: 'blocks', group: reader.u32(), keep: reader.u32(), blocks: readReferences(reader) };
     default:
-      throw new DecodeFault(`expected a kind of record up to ${KINDS.use}, found ${kind}`);
+      throw new DecodeFault(`expected a kind of record up to ${KINDS.rewindingTurn}, found ${kind}`);
   }
 }
 

@@ -76,8 +76,10 @@ export interface AgentSummary {
 export type CommitEntry =
   | {
       readonly kind: 'turn';
-      /** Tokens the agent has now: a turn that starts elsewhere is refused. */
+      /** Tokens the agent has now: a turn that starts elsewhere is refused, unless it rewinds. */
       readonly startTokens: number;
+      /** The agent is rewound to `startTokens` first, in the same entry: both are kept or neither is. */
+      readonly rewinds?: boolean;
       readonly tokenIds: Int32Array;
       readonly segments: string;
       readonly atMs: number;
@@ -110,9 +112,9 @@ export const MAX_LAYER_GROUPS = 64;
 export function applyAgentEntry(manifest: AgentManifest, entry: AgentEntry): AgentManifest {
   switch (entry.kind) {
     case 'turn':
-      return appendTurn(manifest, entry);
+      return appendTurn(entry.rewinds === true ? rewind(manifest, entry.startTokens, entry.atMs) : manifest, entry);
     case 'rewind':
-      return rewind(manifest, entry);
+      return rewind(manifest, entry.numTokens, entry.atMs);
     case 'pin':
       requireCount('pinned tokens', entry.pinnedTokens, Number.MAX_SAFE_INTEGER);
       return { ...manifest, pinnedTokens: entry.pinnedTokens };
@@ -160,8 +162,7 @@ function appendTurn(manifest: AgentManifest, entry: CommitEntry & { kind: 'turn'
   return { ...manifest, tokenIds, turns: [...manifest.turns, turn], lastUsedAtMs: entry.atMs };
 }
 
-function rewind(manifest: AgentManifest, entry: CommitEntry & { kind: 'rewind' }): AgentManifest {
-  const { numTokens } = entry;
+function rewind(manifest: AgentManifest, numTokens: number, atMs: number): AgentManifest {
   requireCount('rewind', numTokens, manifest.tokenIds.length);
   const turns: AgentTurn[] = [];
   for (const turn of manifest.turns) {
@@ -177,7 +178,7 @@ function rewind(manifest: AgentManifest, entry: CommitEntry & { kind: 'rewind' }
     const keep = references.findIndex((reference) => reference.startToken + reference.numTokens > numTokens);
     if (keep >= 0) next = replaceBlocks(next, { kind: 'blocks', group, keep, blocks: [] });
   }
-  return { ...next, lastUsedAtMs: entry.atMs };
+  return { ...next, lastUsedAtMs: atMs };
 }
 
 function replaceBlocks(manifest: AgentManifest, entry: NoteEntry & { kind: 'blocks' }): AgentManifest {

@@ -1,15 +1,16 @@
 import { describe, expect, it } from 'vitest';
+import { KV_DTYPES } from './dtype.ts';
 import { ModelCacheSpec } from './model-cache-spec.ts';
 import type { LayerDescriptor, ModelDescriptor } from './model-descriptor.ts';
 
 const withCode = (code: string) => expect.objectContaining({ code });
 
-function layer(group: number, windowTokens: number | null): LayerDescriptor {
+function layer(group: number, windowTokens: number | null, headDim = 64): LayerDescriptor {
   return {
     group,
     numHeads: 4,
     numKvHeads: 2,
-    headDim: 64,
+    headDim,
     attention: windowTokens === null ? { kind: 'full' } : { kind: 'sliding-window', windowTokens },
     rope: null,
     softmaxScale: 0.125,
@@ -49,6 +50,37 @@ describe('ModelCacheSpec', () => {
       [1, 16, 2],
     ]);
     expect(spec.bytesPerBlock(1)).toBe(2 * spec.bytesPerBlock(0));
+  });
+
+  it('counts codes, scales and minima of quantized heads', () => {
+    const bytes = (kvDType: 'q8' | 'q4', headDim: number) =>
+      ModelCacheSpec.fromDescriptor(modelOf([layer(0, null, headDim)]), kvDType).bytesPerBlock() / (2 * 2 * 256);
+    expect([8, 24, 64, 128].map((headDim) => bytes('q8', headDim))).toEqual([10, 26, 66, 132]);
+    expect([8, 24, 64, 128].map((headDim) => bytes('q4', headDim))).toEqual([8, 16, 36, 72]);
+  });
+
+  it('refuses heads that a quantized dtype cannot divide into groups, and no others', () => {
+    const load = (kvDType: 'f16' | 'q8' | 'q4', headDim: number) => () =>
+      ModelCacheSpec.fromDescriptor(modelOf([layer(0, null), layer(0, null, headDim)]), kvDType);
+    for (const headDim of [4, 20, 65, 80, 96, 100, 160]) {
+      expect(load('q8', headDim)).toThrow(withCode('unsupported-model'));
+      expect(load('q4', headDim)).toThrow(/layer 1 has \d+; choose f16 or bf16/);
+      expect(load('f16', headDim)).not.toThrow();
+    }
+    for (const headDim of [8, 56, 64, 128, 256]) expect(load('q4', headDim)).not.toThrow();
+  });
+
+  it('gives each format a payload shape of its own bytes', () => {
+    for (const kvDType of KV_DTYPES) {
+      const spec = ModelCacheSpec.fromDescriptor(modelOf([layer(0, null, 128), layer(0, null, 128)]), kvDType);
+      const { dtype, layers, components, heads, blockTokens, dim, isSliceable } = spec.payloadShape();
+      const size = { F32: 4, F16: 2, BF16: 2, U8: 1 }[dtype];
+      expect(layers * components * heads * blockTokens * dim * size).toBe(spec.bytesPerBlock());
+      expect([layers, components, heads, isSliceable]).toEqual([2, 2, 2, true]);
+    }
+    const mixed = ModelCacheSpec.fromDescriptor(modelOf([layer(0, null), layer(0, null, 128)]), 'f16');
+    expect(mixed.payloadShape()).toMatchObject({ dtype: 'U8', layers: 1, heads: 1, isSliceable: false });
+    expect(mixed.payloadShape().dim * 256).toBe(mixed.bytesPerBlock());
   });
 
   it('refuses groups that are none', () => {

@@ -67,7 +67,7 @@ export interface CacheIdentity {
 
 /**
  * Shape of a payload in the canonical layout: (layers, components, heads, blockTokens, dim) elements of `dtype`, K before
- * V. A group whose layers differ is `U8` with one layer, one component, one head and `blockTokens` × `dim` bytes; its
+ * V. Of a quantized pool `dim` counts bytes (`U8`): codes, scales and minima of one head of one token. A group whose layers differ is `U8` with one layer, one component, one head and `blockTokens` × `dim` bytes; its
  * partial blocks are then whole payloads (`isSliceable` false).
  */
 export interface PayloadShape {

@@ -10,6 +10,12 @@ import type { SequenceCache } from './sequence-cache.ts';
 import { ReuseRecord, type SequenceLease, type Tier } from './sequence-lease.ts';
 import { Tiers } from './tiers.ts';
 
+export interface SequenceOwner {
+  readonly tenant: string;
+  /** The agent it is a turn of, or a name nobody else has. */
+  readonly owner: string;
+}
+
 /** Told of what happens outside of the engine's own calls. */
 export interface CacheListeners {
   /** A sequence's prefix has been found, and brought in. Once per admission, so again after a preemption. */
@@ -38,21 +44,23 @@ export class AgentCacheStore implements SequenceCache {
   readonly #leases = new Map<number, SequenceLease>();
   /** Sequences for which the cold tier was asked already. */
   readonly #asked = new WeakSet<Sequence>();
-  readonly #tenantOf: (sequence: Sequence) => string;
+  readonly #whoseOf: (sequence: Sequence) => SequenceOwner;
+  /** Told of every node a sequence gave its block to, and whose sequence it was. */
+  onShared: (node: PrefixNode, owner: string) => void = () => {};
   #numLoading = 0;
 
   constructor(
     ports: BatchEnginePorts,
     pools: readonly BlockPool[],
     options: CacheOptions,
-    tenantOf: (sequence: Sequence) => string,
+    whoseOf: (sequence: Sequence) => SequenceOwner,
     listeners: CacheListeners,
   ) {
     const settings = resolveCacheSettings(options);
     this.#ports = ports;
     this.#pools = pools;
     this.#options = options;
-    this.#tenantOf = tenantOf;
+    this.#whoseOf = whoseOf;
     this.#listeners = listeners;
     this.#blockTokens = ports.runner.info.cacheSpec.blockTokens;
     this.tiers = new Tiers(ports, pools, options, settings);
@@ -90,13 +98,16 @@ export class AgentCacheStore implements SequenceCache {
     const known = this.#leases.get(sequence.id);
     if (known !== undefined) return known.isLoading ? 'loading' : 'ready';
     const { tokenIds } = sequence.blocks;
-    const tenant = this.#tenantOf(sequence);
+    const { tenant } = this.#whoseOf(sequence);
     const match = this.tiers.trie.match(tenant, tokenIds);
     if (this.#mayBeCold(sequence, match)) {
       this.#ask(sequence, tenant, match);
       return 'loading';
     }
-    return this.#bringIn(sequence, tenant, choosePrefix(match, tokenIds.length, this.tiers, this.planner), numPromised);
+    const found = choosePrefix(match, tokenIds.length, this.tiers, this.planner);
+    const notLoaded = found.cause === 'recompute-faster' ? match.nodes[found.numNodes] : undefined;
+    if (notLoaded !== undefined && this.planner.mayProbe(this.#ports.clock.now())) void this.loader.probe(notLoaded);
+    return this.#bringIn(sequence, tenant, found, numPromised);
   }
 
   drop(sequence: Sequence): boolean {
@@ -431,6 +442,7 @@ export class AgentCacheStore implements SequenceCache {
 
   #give(lease: SequenceLease, node: PrefixNode, index: number): void {
     if (node.hot !== null || node.loading !== null) return;
+    this.onShared(node, this.#whoseOf(lease.sequence).owner);
     const { blocks } = lease.sequence;
     this.tiers.hot.attach(
       node,

@@ -10,6 +10,8 @@ export class AgentTrail {
   /** What the archive's manifest says, per layer group alike, and the nodes it says it of. */
   noted: readonly BlockReference[] = [];
   notedNodes: readonly PrefixNode[] = [];
+  /** Nodes it had or its requests computed, and has no more: a deletion takes them along where nobody else has them. */
+  readonly left = new Set<PrefixNode>();
   pinnedTokens = 0;
   /** Its deletion has begun: nothing of it is saved any more. */
   isQuiesced = false;

@@ -68,6 +68,12 @@ export class BlockLoader {
     return (await this.#fetch([node]))[0]?.payloads ?? null;
   }
 
+  /** Reads a node's payloads for what the planner learns of it, and keeps nothing. Never rejects. */
+  async probe(node: PrefixNode): Promise<void> {
+    const [result] = await this.#fetch([node]);
+    if (result?.isOurs === true && result.payloads !== null) this.#giveBack(result.payloads);
+  }
+
   async #run(items: readonly (NodeToLoad & { readonly settle: (isLoaded: boolean) => void })[]): Promise<void> {
     const batchSize = Math.max(1, Math.min(MAX_BATCH, Math.floor(BATCH_BYTES / this.#tiers.nodeBytes)));
     let isBroken = false;

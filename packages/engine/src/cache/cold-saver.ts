@@ -33,6 +33,7 @@ export class ColdSaver {
   readonly #queue = new Set<AgentTrail>();
   #current: AgentTrail | null = null;
   #running: Promise<void> | null = null;
+  #isStopped = false;
   readonly #watchers: (() => void)[] = [];
 
   constructor(
@@ -53,7 +54,7 @@ export class ColdSaver {
 
   /** Its nodes are to be saved, as they are when its turn comes. */
   enqueue(trail: AgentTrail): void {
-    if (trail.isQuiesced) return;
+    if (trail.isQuiesced || this.#isStopped) return;
     this.#queue.add(trail);
     this.#running ??= this.#run();
   }
@@ -63,6 +64,13 @@ export class ColdSaver {
     trail.isQuiesced = true;
     this.#queue.delete(trail);
     while (this.#current === trail) await this.#change();
+  }
+
+  /** Begins nothing more; resolves when what was being written is. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#queue.clear();
+    await this.idle();
   }
 
   /** Resolves when nothing is left to save. */
@@ -93,7 +101,7 @@ export class ColdSaver {
     const todo = nodes.filter((node) => !node.isCold);
     const batchSize = Math.max(1, Math.floor(BATCH_BYTES / this.#tiers.nodeBytes));
     for (let first = 0; first < todo.length; first += batchSize) {
-      const isStale = trail.isQuiesced || trail.version !== version;
+      const isStale = this.#isStopped || trail.isQuiesced || trail.version !== version;
       if (isStale || !(await this.#put(todo.slice(first, first + batchSize)))) return;
       await this.#clock.turn();
     }

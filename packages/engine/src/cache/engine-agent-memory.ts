@@ -6,6 +6,7 @@ import {
   type CancellationSignal,
   type Clock,
   KvasirError,
+  kvScopeOf,
   type MemoryBlock,
   type MemoryBlockListing,
   type Narrator,
@@ -17,6 +18,9 @@ import { ColdEvictor } from './cold-evictor.ts';
 import { ColdSaver } from './cold-saver.ts';
 import type { PrefixNode } from './prefix-node.ts';
 import type { Tiers } from './tiers.ts';
+
+/** Nodes an agent has left are looked through when there are more than these beside its own. */
+const MAX_LEFT = 64;
 
 interface AgentOfTenant {
   readonly agentId: string;
@@ -44,13 +48,18 @@ export class EngineAgentMemory implements AgentMemory {
       cold === undefined
         ? null
         : new ColdSaver(cache.tiers, cold, identity, ports, new ColdEvictor(cache.tiers, cold, ports.narrator));
+    cache.onShared = (node, owner) => {
+      const trail = this.#trails.get(owner);
+      if (trail !== undefined) this.#leave(trail, node);
+    };
     // Its nodes are found again from its manifest.
     this.#tiers.onForgotten = (agentId) => this.#trails.delete(agentId);
   }
 
   adopt(manifest: AgentManifest): void {
-    const { agentId, tenant, tokenIds } = manifest;
+    const { agentId, tokenIds } = manifest;
     if (this.#trails.has(agentId)) return;
+    const tenant = kvScopeOf(manifest);
     const trail = this.#trail({ agentId, tenant });
     const references = manifest.blocks[0] ?? [];
     trail.noted = references;
@@ -76,7 +85,7 @@ export class EngineAgentMemory implements AgentMemory {
       trail.noted = trail.noted.slice(0, firstCut);
       trail.notedNodes = trail.notedNodes.slice(0, firstCut);
     }
-    this.#assign(trail, this.#tiers.trie.cover(agent.tenant, tokenIds));
+    this.#assign(trail, this.#tiers.trie.cover(trail.tenant, tokenIds));
     this.#saver?.enqueue(trail);
   }
 
@@ -99,9 +108,10 @@ export class EngineAgentMemory implements AgentMemory {
     const trail = this.#trails.get(agentId);
     if (trail === undefined) return;
     this.#trails.delete(agentId);
-    const { nodes } = trail;
     this.#assign(trail, []);
-    for (const node of [...nodes].reverse()) {
+    // Deepest first, so that what is left of a branch goes with its leaves.
+    const nodes = [...trail.left].toSorted((one, other) => other.startToken - one.startToken);
+    for (const node of nodes) {
       if (node.agents.size === 0) {
         node.isCold = false;
         this.#tiers.drop(node);
@@ -136,7 +146,7 @@ export class EngineAgentMemory implements AgentMemory {
 
   listBlocks(agent: AgentOfTenant, tokenIds: Int32Array): readonly MemoryBlockListing[] {
     const listings: MemoryBlockListing[] = [];
-    for (const node of this.#tiers.trie.cover(agent.tenant, tokenIds)) {
+    for (const node of this.#tiers.trie.cover(this.#scopeOf(agent), tokenIds)) {
       if (!this.#tiers.hasKv(node)) break;
       const hash = this.#tiers.hashes.of(node);
       for (const [group, shape] of this.#tiers.shapes.entries()) {
@@ -151,7 +161,7 @@ export class EngineAgentMemory implements AgentMemory {
     tokenIds: Int32Array,
     signal?: CancellationSignal,
   ): AsyncIterable<MemoryBlock> {
-    for (const node of this.#tiers.trie.cover(agent.tenant, tokenIds)) {
+    for (const node of this.#tiers.trie.cover(this.#scopeOf(agent), tokenIds)) {
       if (signal?.aborted === true)
         throw new KvasirError('aborted', 'export: expected to reach its end, it was aborted');
       const payloads = await this.#cache.loader.fetchOne(node);
@@ -172,7 +182,7 @@ export class EngineAgentMemory implements AgentMemory {
     // One layer group is one payload; several are several calls, of which the last completes the node.
     const parent =
       trail.nodes.find((node) => node.endToken === block.startToken) ??
-      (block.startToken === 0 ? this.#tiers.trie.root(agent.tenant) : null);
+      (block.startToken === 0 ? this.#tiers.trie.root(trail.tenant) : null);
     if (parent === null || this.#tiers.shapes.length > 1) return false;
     const node = this.#tiers.trie.child(parent, block.tokenIds);
     this.#tiers.keep(node, [block.payload]);
@@ -195,6 +205,15 @@ export class EngineAgentMemory implements AgentMemory {
     } finally {
       signal.removeEventListener('abort', onAbort);
     }
+  }
+
+  /** Saves nothing more; resolves when what was being written is. */
+  async stop(): Promise<void> {
+    await this.#saver?.stop();
+  }
+
+  #scopeOf({ agentId, tenant }: AgentOfTenant): string {
+    return this.#trails.get(agentId)?.tenant ?? tenant;
   }
 
   #trail({ agentId, tenant }: AgentOfTenant): AgentTrail {
@@ -223,7 +242,14 @@ export class EngineAgentMemory implements AgentMemory {
       node.agents.delete(agentId);
       if (node.startToken < pinnedTokens) this.#changePins(node, -1);
       this.#tiers.abandon(node);
+      this.#leave(trail, node);
     }
+  }
+
+  #leave(trail: AgentTrail, node: PrefixNode): void {
+    trail.left.add(node);
+    if (trail.left.size <= 2 * trail.nodes.length + MAX_LEFT) return;
+    for (const left of trail.left) if (!this.#tiers.hasKv(left)) trail.left.delete(left);
   }
 
   #changePins(node: PrefixNode, change: number): void {

@@ -122,10 +122,21 @@ export class PrefixTrie {
   ): { readonly child: PrefixNode | null; readonly agreeing: number } {
     const { children } = parent;
     const count = Math.min(this.blockTokens, tokenIds.length - position);
-    const place = lowerBound(children, tokenIds, position, count);
+    // Looking for its place may find the whole block, which no second child can have: then each token was looked at once.
+    let low = 0;
+    let high = children.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      const child = children[middle] as PrefixNode;
+      const agreeing = countAgreeing(child.tokenIds, tokenIds, position, count);
+      if (agreeing === this.blockTokens) return { child, agreeing };
+      if (orderAfter(agreeing, child.tokenIds, tokenIds, position, count) < 0) low = middle + 1;
+      else high = middle;
+    }
+    const place = low;
     const agreeingAt = (index: number): number => {
       const child = children[index];
-      return child === undefined ? 0 : compare(child.tokenIds, tokenIds, position, count).agreeing;
+      return child === undefined ? 0 : countAgreeing(child.tokenIds, tokenIds, position, count);
     };
     const agreeing = Math.max(agreeingAt(place), agreeingAt(place - 1));
     if (agreeing === 0) return { child: null, agreeing };
@@ -189,10 +200,19 @@ function compare(
   position: number,
   count: number,
 ): { readonly order: number; readonly agreeing: number } {
+  const agreeing = countAgreeing(own, tokenIds, position, count);
+  return { order: orderAfter(agreeing, own, tokenIds, position, count), agreeing };
+}
+
+/** Leading tokens of `own` that are those from `position` on, of `count`. What a lookup spends its time in. */
+function countAgreeing(own: Int32Array, tokenIds: Int32Array, position: number, count: number): number {
   const most = Math.min(own.length, count);
-  for (let index = 0; index < most; index++) {
-    const difference = (own[index] as number) - (tokenIds[position + index] as number);
-    if (difference !== 0) return { order: difference, agreeing: index };
-  }
-  return { order: own.length - count, agreeing: most };
+  let index = 0;
+  while (index < most && own[index] === tokenIds[position + index]) index++;
+  return index;
+}
+
+function orderAfter(agreeing: number, own: Int32Array, tokenIds: Int32Array, position: number, count: number): number {
+  if (agreeing === Math.min(own.length, count)) return own.length - count;
+  return (own[agreeing] as number) - (tokenIds[position + agreeing] as number);
 }

@@ -7,7 +7,7 @@ const blocks = (...tiers: RestorableBlock['tier'][]): RestorableBlock[] =>
 function plannerOf(policy: 'auto' | 'always' | 'never', coldBytesPerMs: number, msPerToken: number): RestorePlanner {
   const planner = new RestorePlanner(policy, Number.POSITIVE_INFINITY);
   for (let round = 0; round < 60; round++) {
-    planner.sawLoad('cold', coldBytesPerMs * 10, 10);
+    planner.sawLoad('cold', coldBytesPerMs * 1e6, 1e6);
     planner.sawPrefill(0, 100, msPerToken * 100);
   }
   return planner;
@@ -31,7 +31,7 @@ describe('RestorePlanner', () => {
   it('crosses slow blocks where enough lies behind them', () => {
     const planner = new RestorePlanner('auto', 1_000);
     for (let round = 0; round < 60; round++) {
-      planner.sawLoad('cold', 3_500, 1);
+      planner.sawLoad('cold', 3_500e6, 1e6);
       planner.sawPrefill(0, 100, 100);
     }
     // 286 ms to load a block; computing one costs 290 ms at the start and ever more behind it.

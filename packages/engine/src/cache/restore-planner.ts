@@ -7,10 +7,15 @@ export interface RestorableBlock {
   readonly bytes: number;
 }
 
-/** A new figure weighs this much against what was known. */
+/** A new figure weighs this much against what was known, if it comes from at least so many bytes. */
 const SMOOTHING = 0.3;
+const TELLING_BYTES = 4 * 1024 * 1024;
+/** Fewer tokens cost what a step costs at least: they say nothing of a long prompt. */
+const TELLING_TOKENS = 64;
 /** Until something was measured: figures of an ordinary machine. */
 const UNMEASURED_BYTES_PER_MS = { warm: 4e6, cold: 0.8e6 } as const;
+/** While nothing is loaded because loading was slow, a block is read this often to see whether it still is. */
+const PROBE_INTERVAL_MS = 10_000;
 
 /**
  * Chooses between loading KV and computing it, by the speeds seen on this machine. The head is loaded and the tail
@@ -19,9 +24,11 @@ const UNMEASURED_BYTES_PER_MS = { warm: 4e6, cold: 0.8e6 } as const;
 export class RestorePlanner {
   readonly #policy: RestorePolicy;
   readonly #attentionParityTokens: number;
-  readonly #bytesPerMs: { warm: number; cold: number } = { ...UNMEASURED_BYTES_PER_MS };
+  /** Times, not rates, are smoothed: one slow load weighs as much as the time it took. */
+  readonly #msPerByte = { warm: 1 / UNMEASURED_BYTES_PER_MS.warm, cold: 1 / UNMEASURED_BYTES_PER_MS.cold };
   /** A token at position 0; deeper ones cost more by attention. null: never seen. */
   #msPerToken: number | null = null;
+  #probedAt = Number.NEGATIVE_INFINITY;
 
   constructor(policy: RestorePolicy, attentionParityTokens: number) {
     this.#policy = policy;
@@ -29,7 +36,7 @@ export class RestorePlanner {
   }
 
   get bytesPerMs(): { readonly warm: number; readonly cold: number } {
-    return this.#bytesPerMs;
+    return { warm: 1 / this.#msPerByte.warm, cold: 1 / this.#msPerByte.cold };
   }
 
   get msPerToken(): number | null {
@@ -38,13 +45,14 @@ export class RestorePlanner {
 
   sawLoad(tier: 'warm' | 'cold', bytes: number, elapsedMs: number): void {
     if (bytes <= 0 || elapsedMs <= 0) return;
-    this.#bytesPerMs[tier] += SMOOTHING * (bytes / elapsedMs - this.#bytesPerMs[tier]);
+    const weight = SMOOTHING * Math.min(1, bytes / TELLING_BYTES);
+    this.#msPerByte[tier] += weight * (elapsedMs / bytes - this.#msPerByte[tier]);
   }
 
   /** A step that computed nothing but `count` tokens of one prompt from `position` on. */
   sawPrefill(position: number, count: number, elapsedMs: number): void {
     const weight = this.#weight(position, count);
-    if (weight <= 0 || elapsedMs <= 0) return;
+    if (count < TELLING_TOKENS || elapsedMs <= 0) return;
     const found = elapsedMs / weight;
     this.#msPerToken = this.#msPerToken === null ? found : this.#msPerToken + SMOOTHING * (found - this.#msPerToken);
   }
@@ -71,9 +79,16 @@ export class RestorePlanner {
       const next = blocks[count];
       if (next === undefined) break;
       position += next.tokens;
-      if (next.tier !== 'hot') loadMs += next.bytes / this.#bytesPerMs[next.tier];
+      if (next.tier !== 'hot') loadMs += next.bytes * this.#msPerByte[next.tier];
     }
     return best.count;
+  }
+
+  /** Whether a block that is not restored should be read all the same, to learn of a disk that has become faster. */
+  mayProbe(now: number): boolean {
+    if (this.#policy !== 'auto' || now - this.#probedAt < PROBE_INTERVAL_MS) return false;
+    this.#probedAt = now;
+    return true;
   }
 
   /** What `count` tokens from `position` on cost, in tokens at position 0. */

@@ -3,7 +3,6 @@ import { BlockHashes } from './block-hashes.ts';
 import { CacheCounters } from './cache-counters.ts';
 import type { CacheOptions, CacheSettings } from './cache-options.ts';
 import { HotTier } from './hot-tier.ts';
-import { payloadShapeOf } from './payload-shape.ts';
 import type { PrefixNode } from './prefix-node.ts';
 import { PrefixTrie } from './prefix-trie.ts';
 import { WarmTier } from './warm-tier.ts';
@@ -47,7 +46,7 @@ export class Tiers {
     this.hot = new HotTier(pools);
     this.warm = new WarmTier(settings.warmBytes);
     this.hashes = new BlockHashes(options.sha256, options.identity);
-    this.shapes = cacheSpec.groups.map((_, group) => payloadShapeOf(cacheSpec, group));
+    this.shapes = cacheSpec.groups.map((_, group) => cacheSpec.payloadShape(group));
     this.nodeBytes = cacheSpec.groups.reduce((sum, _, group) => sum + cacheSpec.bytesPerBlock(group), 0);
     this.#hasCold = options.cold !== undefined;
     this.#protectedTokens = settings.minBlocksPerAgent * cacheSpec.blockTokens;

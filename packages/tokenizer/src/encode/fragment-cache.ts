@@ -20,7 +20,7 @@ export class FragmentCache {
   }
 
   key(fragment: TextFragment): string {
-    return (fragment.isFirst ? 'f' : 'l') + hash('sha256', fragment.text, 'base64');
+    return (fragment.continues === true ? 'c' : fragment.isFirst ? 'f' : 'l') + hash('sha256', fragment.text, 'base64');
   }
 
   get(key: string): Int32Array | null {

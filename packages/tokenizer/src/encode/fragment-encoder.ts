@@ -31,9 +31,11 @@ export class FragmentEncoder {
     return sink.slice();
   }
 
-  #encodeText({ text, isFirst }: TextFragment, sink: IdSink): void {
+  #encodeText({ text, isFirst, continues = false }: TextFragment, sink: IdSink): void {
     let normalized = text;
-    for (const normalizer of this.#model.normalizers) normalized = normalize(normalized, normalizer, isFirst);
+    for (const normalizer of this.#model.normalizers) {
+      if (!continues || !isPrefixing(normalizer)) normalized = normalize(normalized, normalizer, isFirst);
+    }
     this.#split(normalized, 0, sink);
   }
 
@@ -88,6 +90,10 @@ function forEachPiece(text: string, stage: SplitStage, visit: (piece: string) =>
     if (behavior === 'isolate') visit(matched);
   }
   if (end < text.length) visit(text.slice(end));
+}
+
+function isPrefixing({ kind }: Normalizer): boolean {
+  return kind === 'prepend' || kind === 'prepend-missing';
 }
 
 function normalize(text: string, normalizer: Normalizer, isFirst: boolean): string {

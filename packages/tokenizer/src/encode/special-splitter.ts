@@ -1,12 +1,15 @@
 import type { SpecialToken } from '../model/tokenizer-model.ts';
 import { TextTrie, type TextMatch } from './text-trie.ts';
 
-/** A stretch of plain text, or a token that was written out in it. `isFirst`: nothing precedes it, not even a token. */
+/** A stretch of plain text, or a token that was written out in it. */
 export type Fragment = TextFragment | { readonly id: number };
 
 export interface TextFragment {
   readonly text: string;
+  /** Nothing precedes it, not even a token. */
   readonly isFirst: boolean;
+  /** It goes on with text whose ids are settled: no space is put before it. Default false. */
+  readonly continues?: boolean;
 }
 
 /** UTF-16 units [start, end) in which control tokens count. Ranges are in order and do not touch. */
