@@ -159,6 +159,7 @@ struct Waiter {
     if (error != nullptr) at.failure = error->message;
     at.changed.notify_all();
   }
+  static void on_done(void* user, const kv_error* error) { on_step(user, nullptr, error); }
   void wait_for(int count) {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return done >= count; });
@@ -277,6 +278,63 @@ class Bench {
     std::fflush(stdout);
   }
 
+  // From the submission of a short prompt behind a context to its first sampled token.
+  void resume(std::uint32_t context, std::uint32_t tokens, int runs) {
+    width_ = (context + tokens + 255) / 256;
+    fill(1, context, 2048, false);
+    kv_sampler sampler{};
+    sampler.size = sizeof sampler;
+    sampler.top_p = sampler.repetition_penalty = 1;
+    sampler.adapter = -1;
+    std::vector<double> times;
+    for (int run = 0; run < runs; ++run) {
+      Step step(1, tokens, context, width_, true, false);
+      step.batch.n_samplers = 1;
+      step.batch.samplers = &sampler;
+      Waiter waiter;
+      const double begin = seconds();
+      submit(step.batch, waiter);
+      waiter.wait_for(1);
+      times.push_back(1000 * (seconds() - begin));
+    }
+    std::sort(times.begin(), times.end());
+    std::printf("{\"what\":\"resume\",\"type\":\"%s\",\"context\":%u,\"tokens\":%u,\"median_ms\":%.2f,\"min_ms\":%.2f,"
+                "\"max_ms\":%.2f}\n", type_.c_str(), context, tokens, median(times), times.front(), times.back());
+    std::fflush(stdout);
+  }
+
+  // Blocks of a context from the caller's ordinary memory into the pool and back.
+  void restore(std::uint32_t tokens, int runs) {
+    const std::uint32_t count = tokens / 256;
+    std::uint64_t bytes = 0;
+    kv_error error{};
+    error.size = sizeof error;
+    if (kv_runner_block_bytes(runner_, 0, &bytes, &error) != KV_OK) stop("block bytes", error.message);
+    std::vector<std::byte> data(bytes * count, std::byte{1});
+    std::vector<std::int32_t> blocks;
+    for (std::uint32_t i = 0; i < count; ++i) blocks.push_back(static_cast<std::int32_t>(i));
+    for (const bool writes : {true, false}) {
+      std::vector<double> rates;
+      for (int run = 0; run < runs; ++run) {
+        Waiter waiter;
+        const double begin = seconds();
+        const kv_status status =
+            writes ? kv_runner_write_blocks(runner_, 0, blocks.data(), count, data.data(), data.size(), &Waiter::on_done,
+                                            &waiter, &error)
+                   : kv_runner_read_blocks(runner_, 0, blocks.data(), count, data.data(), data.size(), &Waiter::on_done,
+                                           &waiter, &error);
+        if (status != KV_OK) stop("blocks", error.message);
+        waiter.wait_for(1);
+        rates.push_back(static_cast<double>(data.size()) / (seconds() - begin) / 1e9);
+      }
+      std::sort(rates.begin(), rates.end());
+      std::printf("{\"what\":\"%s\",\"tokens\":%u,\"bytes\":%zu,\"gigabytes_per_s\":%.1f,\"min\":%.1f,\"max\":%.1f}\n",
+                  writes ? "write blocks" : "read blocks", tokens, data.size(), median(rates), rates.front(),
+                  rates.back());
+      std::fflush(stdout);
+    }
+  }
+
  private:
   void submit(const kv_batch& batch, Waiter& waiter) {
     kv_error error{};
@@ -314,15 +372,19 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) stop("usage", "waist_bench FILE q4_k_m|f16|q8_0 [what ...]");
-  const std::string type = argv[2];
+  if (argc < 3) stop("usage", "waist_bench FILE q4_k_m|f16|q8_0[-fast] [what ...]");
+  // "-fast" behind the type: the fast mode, in steps of 4,096 tokens.
+  std::string type = argv[2];
+  const bool fast = type.size() > 5 && type.ends_with("-fast");
+  if (fast) type.resize(type.size() - 5);
   const BenchModel model(argv[1], type);
   kv_runner_options options{};
   options.size = sizeof options;
   options.block_tokens = 256;
   options.n_blocks[0] = 512;
   options.kv_dtype = KV_F16;
-  options.max_batch_tokens = 2048;
+  options.max_batch_tokens = fast ? 4096 : 2048;
+  options.activation_mode = fast ? KV_ACTIVATIONS_FAST : KV_ACTIVATIONS_QUANTIZED;
   options.max_batch_sequences = 64;
   options.max_blocks_per_sequence = 128;
   options.n_sampler_slots = 64;
@@ -339,7 +401,7 @@ int main(int argc, char** argv) {
               static_cast<unsigned long long>(memory.weights_repacked_bytes + memory.weights_mapped_bytes),
               static_cast<unsigned long long>(memory.kv_pool_bytes), static_cast<unsigned long long>(memory.workspace_bytes),
               static_cast<unsigned long long>(model.read_bytes()));
-  Bench bench(runner, model, type);
+  Bench bench(runner, model, argv[2]);
   std::vector<std::string> what(argv + 3, argv + argc);
   const auto wants = [&](const char* name) {
     return what.empty() || std::find(what.begin(), what.end(), name) != what.end();
@@ -349,8 +411,14 @@ int main(int argc, char** argv) {
   if (wants("decode8")) bench.decode(8, 512, 128, 3, 0.0f);
   if (wants("decode32")) bench.decode(32, 512, 128, 3, 0.0f);
   if (wants("decode64")) bench.decode(64, 512, 128, 3, 0.0f);
-  if (wants("prefill")) bench.prefill(8192, 2048, 3);
+  if (wants("prefill")) bench.prefill(8192, options.max_batch_tokens, 5);
   if (wants("long")) bench.decode(1, 32000, 64, 3, 0.0f);
+  if (wants("resume")) {
+    bench.resume(32000, 1, 9);
+    bench.resume(32000, 16, 9);
+    bench.resume(32000, 32, 9);
+  }
+  if (wants("restore")) bench.restore(32768, 7);
   kv_runner_destroy(runner);
   return 0;
 }

@@ -215,8 +215,8 @@ void check_options(const kv_model& model, const kv_runner_options* pointer, bool
           "n_blocks[%u]: expected 1 to %d, found %u", i, INT32_MAX / kBlockTokens, options.n_blocks[i]);
   }
   check_kv_dtype(model, options.kv_dtype, holds_quantized_kv);
-  check(options.activation_mode == KV_ACTIVATIONS_QUANTIZED || options.activation_mode == KV_ACTIVATIONS_FLOAT,
-        "activation_mode: expected 0 or 1, found %d", options.activation_mode);
+  check(options.activation_mode >= KV_ACTIVATIONS_QUANTIZED && options.activation_mode <= KV_ACTIVATIONS_FAST,
+        "activation_mode: expected 0 to 2, found %d", options.activation_mode);
   check_extent("max_batch_tokens", options.max_batch_tokens, 1, INT32_MAX);
   check_extent("max_batch_sequences", options.max_batch_sequences, 1, INT32_MAX);
   check(options.max_batch_sequences <= options.max_batch_tokens,

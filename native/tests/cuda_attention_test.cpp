@@ -85,14 +85,16 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
         (c.cu[static_cast<std::size_t>(sequence) + 1] - c.cu[static_cast<std::size_t>(sequence)]) * group;
     for (std::int32_t head = 0; head < s.kv_heads; ++head) {
       for (std::int32_t first = 0; first < rows; first += rows_per_item) {
-        items.push_back({sequence, head, first, std::min(rows_per_item, rows - first)});
+        const std::int32_t count = std::min(rows_per_item, rows - first), begin = c.cu[static_cast<std::size_t>(sequence)];
+        const auto position = [&](std::int32_t row) { return c.positions[static_cast<std::size_t>(begin + row / group)]; };
+        items.push_back({sequence, head, first, count, begin, position(0), position(first), position(first + count - 1)});
       }
     }
   }
   const OnDevice<kv::cuda::AttentionItem> items_at(items);
   const OnDevice<std::int32_t> cu(c.cu), positions(c.positions), tables(c.tables);
   const OnDevice<float> q(c.q), out(c.q.size()), sinks(c.sinks);
-  const OnDevice<float> states(items.size() * static_cast<std::size_t>(c.width * kv::cuda::kFewRows * (s.D + 2)));
+  const OnDevice<float> states(items.size() * static_cast<std::size_t>(4 * c.width * kv::cuda::kFewRows * (s.D + 2)));
   kv::cuda::AttentionArgs args{};
   args.q = q.data();
   args.out = out.data();
@@ -107,7 +109,7 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
   args.states = states.data();
   args.table_width = c.width;
   args.n_items = static_cast<std::int32_t>(items.size());
-  args.n_splits = split ? c.width : 0;
+  args.n_splits = split ? 4 * c.width : 0;
   args.rows_per_item = rows_per_item;
   args.n_heads = s.heads;
   args.n_kv_heads = s.kv_heads;
@@ -116,7 +118,11 @@ std::vector<float> run(Case& c, bool split, std::int32_t rows_per_item) {
   args.dtype = s.dtype;
   args.scale = 1.0f / std::sqrt(static_cast<float>(s.D));
   args.softcap = s.softcap;
-  kv::cuda::attention(args, nullptr);
+  if (rows_per_item == kv::cuda::kTensorRows) {
+    kv::cuda::tensor_attention(args, nullptr);
+  } else {
+    kv::cuda::attention(args, nullptr);
+  }
   const std::vector<float> result = out.read();
   KV_CHECK(out.end_is_intact());
   return result;
@@ -194,6 +200,25 @@ KV_TEST("attention stays within 2e-6 of float64, and its bits do not depend on s
       KV_CHECK_MSG(error <= 2e-6, "head %d, window %d, dtype %d: %g", shape.D, shape.window, shape.dtype, error);
     }
   }
+}
+
+// Q and the softmax's weights lose 11 (bf16: 8) bits each: bound 2^-10 (2^-7) of the largest value of V.
+KV_TEST("attention on matrix units stays within its 16-bit operands' rounding of float64") {
+  const Shape shapes[] = {
+      {7, 1, 128, 0, 0, false, KV_F16},  {28, 4, 128, 0, 0, false, KV_F16}, {4, 2, 64, 100, 0, true, KV_BF16},
+      {8, 8, 64, 0, 30, false, KV_F16},  {16, 2, 128, 300, 0, true, KV_F16}, {5, 1, 128, 0, 0, false, KV_BF16},
+  };
+  std::uint64_t seed = 500;
+  for (const Shape& shape : shapes) {
+    KV_CHECK(kv::cuda::tensor_attention_applies(shape.D, shape.dtype));
+    for (const std::int32_t many : {1, 37, 300}) {
+      Case c(shape, many, seed += 10);
+      const double error = worst_error(c, run(c, false, kv::cuda::kTensorRows));
+      KV_CHECK_MSG(error <= (shape.dtype == KV_BF16 ? 0x1p-7 : 0x1p-10), "head %d, window %d, dtype %d, %d new: %g",
+                   shape.D, shape.window, shape.dtype, many, error);
+    }
+  }
+  KV_CHECK(!kv::cuda::tensor_attention_applies(96, KV_F16) && !kv::cuda::tensor_attention_applies(128, KV_F32));
 }
 
 KV_TEST("rotation by tables of the device is the definition's, both styles") {

@@ -128,7 +128,7 @@ KV_TEST("options out of range are refused; limits no machine can hold end in KV_
       {"huge pool", KV_OUT_OF_MEMORY, [](kv_runner_options& o) { o.n_blocks[0] = (1u << 23) - 1; }},
       {"no dtype", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.kv_dtype = 14; }},
       {"weights' dtype for the pool", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.kv_dtype = KV_Q4_K; }},
-      {"mode", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.activation_mode = 2; }},
+      {"mode", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.activation_mode = 3; }},
       {"no tokens", KV_INVALID_ARGUMENT, [](kv_runner_options& o) { o.max_batch_tokens = 0; }},
       {"huge batch", KV_OUT_OF_MEMORY, [](kv_runner_options& o) { o.max_batch_tokens = INT32_MAX; }},
       {"huge batch of sequences", KV_OUT_OF_MEMORY,

@@ -131,6 +131,25 @@ class TinyModel {
         data[i] = std::byte(random_.below(256));
         data[i + 1] = std::byte{0x14};  // scales of 2^-10 to 1.25 * 2^-10
       }
+    } else if (shape_.weights == KV_BF16) {
+      for (std::size_t i = 0; i < data.size(); i += 2) {
+        std::uint32_t bits = static_cast<std::uint32_t>(data[i]) << 16 | static_cast<std::uint32_t>(data[i + 1]) << 24;
+        float value;
+        std::memcpy(&value, &bits, 4);
+        value *= 3.0f / std::sqrt(static_cast<float>(cols));
+        std::memcpy(&data[i], reinterpret_cast<const char*>(&value) + 2, 2);
+      }
+    } else if (shape_.weights == KV_Q4_K) {
+      for (std::size_t i = 0; i < data.size(); i += 144) {
+        data[i] = data[i + 2] = std::byte{0};
+        data[i + 1] = std::byte{0x0c};  // d 2^-12, dmin 2^-9: values on both sides of 0
+        data[i + 3] = std::byte{0x18};
+      }
+    } else if (shape_.weights == KV_Q6_K) {
+      for (std::size_t i = 208; i < data.size(); i += 210) {
+        data[i] = std::byte{0};
+        data[i + 1] = std::byte{0x04};  // d 2^-14
+      }
     }
     add_tensor(role, layer, shape_.weights, {rows, cols}, data);
   }

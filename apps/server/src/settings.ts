@@ -110,9 +110,9 @@ export const SETTINGS = {
     help: 'instruction set of the CPU kernels: auto, scalar, avx2, avx512 or neon; all give the same bits',
   }),
   activations: setting({
-    schema: z.enum(['quantized', 'float']).default('quantized'),
+    schema: z.enum(['quantized', 'float', 'fast']).default('quantized'),
     value: 'mode',
-    help: 'quantized: integer products for block-quantized weights; float: float32 activations, slower, closest to the definition',
+    help: 'quantized: integer products for block-quantized weights; float: float32 activations, slower, closest to the definition; fast (CUDA): prompts by 16-bit matrix products, whose bits depend on what is batched together',
   }),
   contextLength: setting({
     schema: orAuto().default(0),

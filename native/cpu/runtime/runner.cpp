@@ -37,6 +37,9 @@ std::uint32_t choose_threads(const kv_runner_options& options) {
 const kv_runner_options& checked(const kv_model* model, const kv_runner_options* options) {
   check_model(model);
   check_options(*model, options, true);
+  if (options->activation_mode == KV_ACTIVATIONS_FAST) {
+    fail(KV_UNSUPPORTED, "activation_mode: the CPU backend has no fast mode; choose quantized or float activations");
+  }
   return *options;
 }
 

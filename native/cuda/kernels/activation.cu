@@ -1,5 +1,6 @@
 // activation: the gated activations of feed-forward layers and the 8-bit form of their output; formulas as in the CPU
 // backend's activation.cpp. One warp a group of 32.
+#include "cuda/kernels/activation.cuh"
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/quantize.cuh"
@@ -8,22 +9,8 @@ namespace kv::cuda {
 
 namespace {
 
-__device__ float combine(int kind, float gate, float up) {
-  if (kind == KV_ACT_SILU) return (gate / (1.0f + exponential(0.0f - gate))) * up;
-  if (kind == KV_ACT_GELU_TANH) {
-    const float cubic = __fmaf_rn((gate * gate) * gate, 0.044715f, gate);
-    return (gate / (1.0f + exponential(cubic * (-2.0f * 0.7978845608f)))) * up;
-  }
-  if (kind == KV_ACT_SWIGLU_OAI) {
-    // Written so that a NaN stays one.
-    const float g = gate > 7.0f ? 7.0f : gate;
-    const float u = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
-    return (g / (1.0f + exponential(g * -1.702f))) * (u + 1.0f);
-  }
-  return gate;
-}
-
 __global__ void activation_kernel(ActivationArgs args) {
+  follow_previous();
   const std::int64_t token = blockIdx.x;
   const int i = blockIdx.y * blockDim.x + threadIdx.x;
   const int width = args.codes == nullptr ? args.n : args.pairs * 64;
@@ -43,8 +30,7 @@ __global__ void activation_kernel(ActivationArgs args) {
 
 void activation(const ActivationArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.tokens), ceil_div(args.pairs * 64, 256));
-  activation_kernel<<<grid, 256, 0, stream>>>(args);
-  check_launch("activation");
+  launch_after("activation", activation_kernel, grid, 256, 0, stream, args);
 }
 
 }  // namespace kv::cuda

@@ -11,6 +11,16 @@
 
 namespace kv::cuda {
 
+// Every kernel of a step is launched while the one before it still runs (launch_after in launch.h). Before it touches
+// anything another kernel wrote or still reads it waits here; what never changes, weights, may be read earlier.
+__device__ inline void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+// From here on the next kernel may take whatever room is left.
+__device__ inline void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ inline void follow_previous() {
+  let_next_begin();
+  wait_for_previous();
+}
+
 // e^x, the CPU backend's definition (native/cpu/kernels/exponential.h), operation by operation.
 __device__ inline float exponential(float x) {
   const float magic = 0x1.8p23f;

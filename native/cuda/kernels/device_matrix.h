@@ -30,8 +30,8 @@ struct DeviceMatrix {
   std::int64_t extra_stride;
 };
 
-// Columns of a slice: one summand of a quantized product. See linear_quantized.cuh.
-inline constexpr int kSliceColumns = 512;
+// Columns of a chunk: one summand of a quantized product. See linear_quantized.cuh.
+inline constexpr int kChunkColumns = 128;
 
 // 8-bit activations of a token: codes padded with zeros to whole pairs, and per group of 32 its scale, scale * sum of
 // codes, sum of codes, and sum of the first 16 (the last two as exact floats' bits would do, but stay integers).

@@ -9,6 +9,7 @@ namespace {
 
 template <typename Loader>
 __global__ void embed_kernel(EmbedArgs args) {
+  follow_previous();
   const int token = blockIdx.x;
   const int chunk = blockIdx.y * blockDim.x + threadIdx.x;
   if (8 * chunk >= args.embedding.cols) return;
@@ -24,8 +25,9 @@ __global__ void embed_kernel(EmbedArgs args) {
 
 void embed(const EmbedArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.tokens), ceil_div(ceil_div(args.embedding.cols, 8), 128));
-  with_float_loader(args.embedding.dtype, [&]<typename Loader>() { embed_kernel<Loader><<<grid, 128, 0, stream>>>(args); });
-  check_launch("embedding");
+  with_float_loader(args.embedding.dtype, [&]<typename Loader>() {
+    launch_after("embedding", embed_kernel<Loader>, grid, 128, 0, stream, args);
+  });
 }
 
 }  // namespace kv::cuda

@@ -92,6 +92,24 @@ void linear(const LinearArgs& args, cudaStream_t stream);
 // Widest row the quantized product can hold the slices of.
 std::int64_t max_quantized_columns();
 
+// ------------------------------------------------------------------------------------------------ half.cu
+
+// Operands of the fast mode's library products. A block-quantized weight in f16, (rows, cols).
+void half_weights(const DeviceMatrix& w, std::uint16_t* out, cudaStream_t stream);
+// x, or act(x) combined with up, in 16 bits; count is a multiple of 8. Past f16's range: its ends.
+struct HalfArgs {
+  const float* x;
+  const float* up;  // or NULL
+  std::uint16_t* out;
+  std::int64_t count;
+  std::int32_t kind;  // kv_activation
+  bool is_bf16;
+};
+void half_values(const HalfArgs& args, cudaStream_t stream);
+// y[t, r] += bias[r].
+void join_bias(float* y, std::int64_t ldy, const float* bias, std::int32_t rows, std::int32_t tokens,
+               cudaStream_t stream);
+
 // ------------------------------------------------------------------------------------------------ heads.cu
 
 struct RopeTableArgs {
@@ -104,7 +122,7 @@ struct RopeTableArgs {
 };
 void rope_tables(const RopeTableArgs& args, cudaStream_t stream);
 
-// Head norms and rotation of q and k; k and v into the pool.
+// Biases, head norms and rotation of q and k; k and v into the pool.
 struct HeadsArgs {
   float* q;             // (T, Hq*D) in place
   const float* k;       // (T, Hkv*D)
@@ -119,6 +137,9 @@ struct HeadsArgs {
   std::int64_t value_offset;  // from a block's K to its V
   std::int32_t n_heads, n_kv_heads, head_dim, rotary_dim, rope_style, dtype, tokens;
   float epsilon;
+  const float* q_bias;  // (Hq*D), (Hkv*D), (Hkv*D) not yet added, or NULL
+  const float* k_bias;
+  const float* v_bias;
 };
 void position_heads(const HeadsArgs& args, cudaStream_t stream);
 
@@ -130,14 +151,20 @@ struct AttentionItem {
   std::int32_t kv_head;
   std::int32_t first_row;
   std::int32_t n_rows;
+  std::int32_t first_token;     // of the sequence in the step
+  std::int32_t first_position;  // of that token: what lies before it in the pool is from earlier steps
+  std::int32_t low_position, high_position;  // of the tokens of the item's first and last row
 };
-inline constexpr int kFewRows = 8;    // of an item when blocks are split over the device
+inline constexpr int kFewRows = 8;    // of an item when spans are split over the device
 inline constexpr int kManyRows = 32;  // of an item that walks its blocks itself, D <= kManyRowsHeadDim
 inline constexpr int kManyRowsHeadDim = 128;
+inline constexpr int kSpanTokens = 64;  // the context is cut at multiples of this
 
 struct AttentionArgs {
-  const float* q;  // (T, Hq*D)
-  float* out;      // (T, Hq*D)
+  const float* q;       // (T, Hq*D)
+  float* out;           // (T, Hq*D) or NULL
+  std::int8_t* codes;   // 8-bit form of the output, or NULL; only where D is whole groups and Hq*D whole pairs
+  GroupInfo* groups;
   const float* sinks;
   const std::uint8_t* pool;
   std::int64_t block_bytes, value_offset;
@@ -146,16 +173,25 @@ struct AttentionArgs {
   const std::int32_t* cu_seqlens;    // (S+1)
   const std::int32_t* block_tables;  // (S, table_width)
   float* states;                     // split: (n_items, n_splits, kFewRows, D + 2)
-  std::int32_t table_width, n_items, n_splits;  // n_splits 0: an item walks its blocks
+  std::int32_t table_width, n_items, n_splits;  // n_splits: spans of the widest context; 0: an item walks its blocks
   std::int32_t rows_per_item;
   std::int32_t n_heads, n_kv_heads, head_dim, window, dtype;
   float scale, softcap;
 };
 void attention(const AttentionArgs& args, cudaStream_t stream);
 
+// attention_tensor.cu, the fast mode's: items of kTensorRows rows on matrix units, Q and the weights in the pool's 16 bits,
+// sums in float32; writes `out` only. Where it applies:
+inline constexpr int kTensorRows = 128;
+bool tensor_attention_applies(std::int32_t head_dim, std::int32_t dtype);
+void tensor_attention(const AttentionArgs& args, cudaStream_t stream);
+
 // ------------------------------------------------------------------------------------------------ logits.cu, sampling.cu
 
 inline constexpr int kLogitChunk = 128;
+
+// The first one_bytes of a step's output all bits set (ids -1, numbers NaN: what nobody asked for), the rest 0.
+void clear_output(std::uint8_t* output, std::int64_t one_bytes, std::int64_t bytes, cudaStream_t stream);
 
 // In place: x * scale, then cap * tanh(x / cap) where softcap > 0.
 void scale_logits(float* logits, std::int64_t n, float scale, float softcap, cudaStream_t stream);

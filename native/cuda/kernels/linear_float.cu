@@ -26,6 +26,7 @@ __device__ inline void load_input(const float* x, int chunk, int cols, float* ou
 template <typename Loader, int kRows, int kTokens, bool kWhole>
 __global__ void __launch_bounds__(32 * kWarps)
     float_kernel(ProductParts parts, const float* x, std::int64_t ldx, int tokens) {
+  wait_for_previous();
   int tile = blockIdx.x;
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
@@ -51,6 +52,7 @@ __global__ void __launch_bounds__(32 * kWarps)
       }
     }
   }
+  let_next_begin();
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -61,6 +63,75 @@ __global__ void __launch_bounds__(32 * kWarps)
       }
     }
   }
+}
+
+// One token, rows of whole chunks: a warp's first weights are on their way before the input is there. Few warps a block, so
+// that blocks of short products spread evenly.
+constexpr int kVectorWarps = 4, kVectorRows = 2;
+template <typename Loader>
+__global__ void __launch_bounds__(32 * kVectorWarps, 8) float_vector_kernel(ProductParts parts, const float* x) {
+  constexpr int kAhead = 4;
+  int tile = blockIdx.x;
+  const LinearPart& part = parts.part[find_part(parts, tile)];
+  const DeviceMatrix& w = part.weight;
+  const int lane = threadIdx.x % 32, row = (tile * kVectorWarps + static_cast<int>(threadIdx.x) / 32) * kVectorRows;
+  if (row >= w.rows) return;
+  const int chunks = w.cols / 8;
+  typename Loader::Raw raw[kAhead][kVectorRows];
+  float acc[kVectorRows] = {};
+  const auto load = [&](int begin) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+#pragma unroll
+      for (int r = 0; r < kVectorRows; ++r) {
+        raw[j][r] = Loader::load(w, min(row + r, w.rows - 1), min(begin + 32 * j, chunks - 1));
+      }
+    }
+  };
+  load(lane);
+  wait_for_previous();
+  for (int begin = lane; begin < chunks; begin += 32 * kAhead) {
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) {
+      const int chunk = begin + 32 * j;
+      if (chunk < chunks) {
+        float input[8];
+        load_input<true>(x, chunk, w.cols, input);
+#pragma unroll
+        for (int r = 0; r < kVectorRows; ++r) {
+          float weights[8];
+          Loader::convert(raw[j][r], weights);
+#pragma unroll
+          for (int i = 0; i < 8; ++i) acc[r] = __fmaf_rn(weights[i], input[i], acc[r]);
+        }
+      }
+      // The place is free: the next round's weights take it.
+#pragma unroll
+      for (int r = 0; r < kVectorRows; ++r) {
+        raw[j][r] = Loader::load(w, min(row + r, w.rows - 1), min(chunk + 32 * kAhead, chunks - 1));
+      }
+    }
+  }
+  let_next_begin();
+#pragma unroll
+  for (int r = 0; r < kVectorRows; ++r) {
+    const float sum = warp_sum(acc[r]);
+    if (lane == 0 && row + r < w.rows) store_product(part, 0, row + r, sum);
+  }
+}
+
+template <typename Loader>
+void launch_vector(const LinearPart* parts, int n_parts, const float* x, cudaStream_t stream) {
+  ProductParts launch{};
+  launch.n_parts = n_parts;
+  int tiles = 0;
+  for (int i = 0; i < n_parts; ++i) {
+    launch.part[i] = parts[i];
+    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kVectorWarps * kVectorRows));
+    launch.tile_end[i] = tiles;
+  }
+  launch_after("linear_float", float_vector_kernel<Loader>, static_cast<unsigned>(tiles), 32 * kVectorWarps, 0, stream,
+               launch, x);
 }
 
 template <typename Loader, int kRows, int kTokens>
@@ -74,25 +145,25 @@ void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t l
     launch.tile_end[i] = tiles;
   }
   const dim3 grid(static_cast<unsigned>(tiles), ceil_div(tokens, kTokens));
-  if (parts[0].weight.cols % 8 == 0) {
-    float_kernel<Loader, kRows, kTokens, true><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
-  } else {
-    float_kernel<Loader, kRows, kTokens, false><<<grid, 32 * kWarps, 0, stream>>>(launch, x, ldx, tokens);
-  }
+  const auto kernel = parts[0].weight.cols % 8 == 0 ? float_kernel<Loader, kRows, kTokens, true>
+                                                    : float_kernel<Loader, kRows, kTokens, false>;
+  launch_after("linear_float", kernel, grid, 32 * kWarps, 0, stream, launch, x, ldx, tokens);
 }
 
 }  // namespace
 
 void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens,
                   cudaStream_t stream) {
-  with_float_loader(parts[0].weight.dtype, [&]<typename Loader>() {
+  const DeviceMatrix& w = parts[0].weight;
+  if (tokens == 1 && w.cols % 8 == 0 && w.dtype == KV_F16) return launch_vector<LoadF16>(parts, n_parts, x, stream);
+  if (tokens == 1 && w.cols % 8 == 0 && w.dtype == KV_BF16) return launch_vector<LoadBf16>(parts, n_parts, x, stream);
+  with_float_loader(w.dtype, [&]<typename Loader>() {
     if (tokens == 1) {
       launch<Loader, 2, 1>(parts, n_parts, x, ldx, tokens, stream);
     } else {
       launch<Loader, 4, 8>(parts, n_parts, x, ldx, tokens, stream);
     }
   });
-  check_launch("linear_float");
 }
 
 // Parts that share a dtype, a width and the kind of input go together.
@@ -106,7 +177,7 @@ void linear(const LinearArgs& args, cudaStream_t stream) {
     const int n = end - begin;
     if (w.dtype == KV_F32 || w.dtype == KV_F16 || w.dtype == KV_BF16 || args.quantized.codes == nullptr) {
       linear_float(parts, n, args.x, args.ldx, args.tokens, stream);
-    } else if (args.tokens == 1 || !tiles_hold(w.cols)) {
+    } else if (args.tokens == 1) {
       linear_vector(parts, n, args.quantized, args.tokens, stream);
     } else {
       linear_tiles(parts, n, args.quantized, args.tokens, stream);

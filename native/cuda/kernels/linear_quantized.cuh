@@ -2,9 +2,9 @@
 //
 //   group     e = exact integer sum of (code - zero) * activation over 32 columns (halves: over each 16)
 //             acc = fma(e, s * a, acc)   then, where the format has minima,   acc = fma(m, a * (sum of activations), acc)
-//   class     pairs p = c, c+4 of a slice of 8 pairs (512 columns), c = 0..3, each a chain from 0 in ascending order
-//   slice     (class 0 + class 1) + (class 2 + class 3)
-//   output    0 + slice 0 + slice 1 + ... in ascending order, then + bias, then (where asked for) y + it
+//   chunk     the four groups of pairs c and c + 4 of every eight, c = 0..3, a chain from 0 in ascending order
+//   segment   the chunks are cut into four runs of as many (the last may have fewer): 0 + chunk + chunk + ... ascending
+//   output    (segment 0 + segment 1) + (segment 2 + segment 3), then + bias, then (where asked for) y + it
 //
 // The integers are exact, so the order of columns inside a group is each kernel's own business.
 #pragma once
@@ -14,8 +14,22 @@
 
 namespace kv::cuda {
 
-inline constexpr int kSlicePairs = kSliceColumns / 64;
-inline constexpr int kProductWarps = 8;
+inline constexpr int kChunkPairs = kChunkColumns / 64;
+inline constexpr int kSegments = 4;
+
+struct ChunkRange {
+  int begin, end;
+};
+inline constexpr int kChunksOfEight = 8 / kChunkPairs;
+__host__ __device__ inline int chunks_of_pairs(int pairs) { return (pairs + 7) / 8 * kChunksOfEight; }
+// Pair k of a chunk; beyond the row in its last eight.
+__device__ inline int pair_of(int chunk, int k) {
+  return chunk / kChunksOfEight * 8 + chunk % kChunksOfEight + kChunksOfEight * k;
+}
+__device__ inline ChunkRange segment_chunks(int pairs, int segment) {
+  const int chunks = chunks_of_pairs(pairs), each = (chunks + kSegments - 1) / kSegments;
+  return {min(segment * each, chunks), min((segment + 1) * each, chunks)};
+}
 
 // The parts of a launch and where each begins in the grid's x.
 struct ProductParts {
@@ -55,8 +69,6 @@ __device__ inline void store_product(const LinearPart& part, std::int64_t token,
 // linear_vector.cu and linear_tiles.cu; `parts` have one dtype and one width.
 void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream);
 void linear_tiles(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream);
-// Whether linear_tiles has room for the slices of rows this wide.
-bool tiles_hold(std::int64_t cols);
 void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens,
                   cudaStream_t stream);
 

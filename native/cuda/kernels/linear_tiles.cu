@@ -1,9 +1,13 @@
-// linear_tiles: quantized products of several tokens on the integer tensor cores. A block computes 32 rows by 8 * kColumns
-// tokens; its warps take different slices. Every mma is one group of 32 columns (halves: of 16), so its integers meet the
-// group's scales exactly as linear_quantized.cuh defines it: the bits are those of linear_vector.
+// linear_tiles: quantized products of several tokens on the integer tensor cores. A cluster of four blocks computes 64 rows
+// by 8 * kColumns tokens, a block one segment of them; a warp takes 16 rows and goes through its segment chunk by chunk.
+// Every mma is one group of 32 columns (halves: of 16), so its integers meet the group's scales exactly as
+// linear_quantized.cuh defines it: the bits are those of linear_vector.
 //
-// Inside a group the columns are dealt to lanes so that both operands are 8-byte loads: lane q of four takes columns
-// 8q .. 8q+7 of each group (halves: 4q .. 4q+3 of each half).
+// A weight is unpacked once for all tokens of the tile. The tokens' codes of a chunk come to shared memory a few chunks
+// ahead, a warp's weights to registers one ahead. Inside a group the columns are dealt to lanes so that both operands are
+// 8-byte loads: lane q of four takes columns 8q .. 8q+7 of each group (halves: 4q .. 4q+3 of each half).
+#include <cooperative_groups.h>
+
 #include "cuda/kernels/dispatch.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/linear_quantized.cuh"
@@ -12,224 +16,256 @@ namespace kv::cuda {
 
 namespace {
 
-constexpr int kTileRows = 32;
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kTileRows = 16 * kWarps;
+constexpr int kStages = 3;
+// Bytes from token to token of staged codes and of staged group infos: other banks for neighbouring tokens.
+constexpr int kCodeStride = kChunkPairs * 64 + 32;
+constexpr int kInfoStride = kChunkPairs * 2 * static_cast<int>(sizeof(GroupInfo)) + 16;
 
-// d = a (16 x 32, s8) * b (32 x 8, s8), from zero.
-__device__ inline void mma32(int* d, const std::uint32_t* a, const std::uint32_t* b) {
+// An mma adds to this, so that its int32 result read as a float is 1.5 * 2^23 + the sum: exact while |sum| < 2^22, and one
+// subtraction instead of a conversion.
+constexpr int kMagicBits = 0x4B400000;
+__device__ inline float exact_sum(int bits) { return __int_as_float(bits) - 12582912.0f; }
+
+// d = a (16 x 32, s8) * b (32 x 8, s8) + base of each column.
+__device__ inline void mma32(int* d, const std::uint32_t* a, const std::uint32_t* b, int base0, int base1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%10,%11};"
       : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(0));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(base0), "r"(base1));
 }
-// d = a (16 x 16, s8) * b (16 x 8, s8), from zero.
-__device__ inline void mma16(int* d, std::uint32_t a0, std::uint32_t a1, std::uint32_t b) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+// d = a (16 x 16, s8) * b (16 x 8, s8) + base of each column.
+__device__ inline void mma16(int* d, std::uint32_t a0, std::uint32_t a1, std::uint32_t b, int base0, int base1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%7,%8};"
                : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-               : "r"(a0), "r"(a1), "r"(b), "r"(0));
+               : "r"(a0), "r"(a1), "r"(b), "r"(base0), "r"(base1));
 }
 
-// Words of a lane for both groups of a pair: words[group][i], columns 8q + 4i .. (halves: 4q + 16i ..).
+// What a lane needs of one row's pair, as it is stored.
 template <typename Format>
-__device__ inline void lane_codes(const DeviceMatrix& w, std::int64_t row, int pair, int q, std::uint32_t (*words)[2]) {
-  constexpr bool kHalves = Format::kKind == ScaleKind::halves;
-  const int word0 = kHalves ? q : 2 * q, word1 = kHalves ? 4 + q : 2 * q + 1;
-  if constexpr (Format::kNibbles) {
-    const std::uint8_t* p = w.codes + row * w.code_stride + pair * 32;
-    std::uint32_t raw[2];
-    if constexpr (kHalves) {
-      raw[0] = read4(p + 4 * word0);
-      raw[1] = read4(p + 4 * word1);
+struct LanePair {
+  std::uint32_t codes[Format::kNibbles ? 2 : 4], high[2], scales[4];
+
+  __device__ void load(const DeviceMatrix& w, std::int64_t row, int pair, int q) {
+    const auto pair8 = [](std::uint32_t* to, const std::uint8_t* p) {
+      const uint2 both = read8(p);
+      to[0] = both.x;
+      to[1] = both.y;
+    };
+    if constexpr (!Format::kNibbles) {
+      const std::uint8_t* p = w.codes + row * w.code_stride + pair * 64 + 8 * q;
+      pair8(codes, p);
+      pair8(codes + 2, p + 32);
     } else {
-      const uint2 both = read8(p + 8 * q);
-      raw[0] = both.x;
-      raw[1] = both.y;
-    }
-    std::uint32_t high[4] = {0, 0, 0, 0};
-    if constexpr (Format::kHigh == 8) {
-      const uint2 h = read8(w.high + row * w.high_stride + pair * 8);
-      high[0] = h.x;
-      high[1] = h.y;
-    }
-    if constexpr (Format::kHigh == 16) {
-      const uint4 h = read16(w.high + row * w.high_stride + pair * 16);
-      high[0] = h.x;
-      high[1] = h.y;
-      high[2] = h.z;
-      high[3] = h.w;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      std::uint32_t low = raw[i] & 0x0f0f0f0fu, up = (raw[i] >> 4) & 0x0f0f0f0fu;
-      if constexpr (Format::kMxfp4) {
-        low = shifted_mxfp4(low);
-        up = shifted_mxfp4(up);
-      }
-      const int n = i == 0 ? word0 : word1;
-      words[0][i] = with_high_bits<Format::kHigh>(low, high, n);
-      words[1][i] = with_high_bits<Format::kHigh>(up, high, 8 + n);
-    }
-  } else {
-    const std::uint8_t* p = w.codes + row * w.code_stride + pair * 64 + 8 * q;
-    const uint2 g0 = read8(p), g1 = read8(p + 32);
-    words[0][0] = g0.x;
-    words[0][1] = g0.y;
-    words[1][0] = g1.x;
-    words[1][1] = g1.y;
-  }
-}
-
-// One pair: acc[m][n][4] goes on by both groups.
-template <typename Format, int kColumns>
-__device__ inline void add_pair(float (*acc)[kColumns][4], const DeviceMatrix& w, const std::int64_t (*rows)[2],
-                                int pair, const QuantizedInput& x, const std::int64_t* load_tokens,
-                                const std::int64_t (*out_tokens)[2]) {
-  constexpr bool kHalves = Format::kKind == ScaleKind::halves;
-  const int q = threadIdx.x % 4;
-  std::uint32_t a[2][2][2][2];  // m, row half, group, word
-  float s[2][2][4], lo[2][2][2];
-#pragma unroll
-  for (int m = 0; m < 2; ++m) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      lane_codes<Format>(w, rows[m][h], pair, q, a[m][h]);
-      Format::scales(w, rows[m][h], pair, s[m][h], lo[m][h]);
-    }
-  }
-#pragma unroll
-  for (int g = 0; g < 2; ++g) {
-#pragma unroll
-    for (int n = 0; n < kColumns; ++n) {
-      const std::int8_t* codes = x.codes + (load_tokens[n] * w.pairs + pair) * 64 + 32 * g;
-      std::uint32_t b[2];
-      if constexpr (kHalves) {
-        b[0] = *reinterpret_cast<const std::uint32_t*>(codes + 4 * q);
-        b[1] = *reinterpret_cast<const std::uint32_t*>(codes + 16 + 4 * q);
+      const std::uint8_t* p = w.codes + row * w.code_stride + pair * 32;
+      if constexpr (Format::kKind == ScaleKind::halves) {
+        codes[0] = read4(p + 4 * q);
+        codes[1] = read4(p + 16 + 4 * q);
       } else {
-        const uint2 both = *reinterpret_cast<const uint2*>(codes + 8 * q);
-        b[0] = both.x;
-        b[1] = both.y;
+        pair8(codes, p + 8 * q);
       }
-      GroupInfo info[2];
+      if constexpr (Format::kHigh == 8) pair8(high, w.high + row * w.high_stride + pair * 8);
+      if constexpr (Format::kHigh == 16) high[0] = read4(w.high + row * w.high_stride + pair * 16 + 4 * q);
+    }
+    Format::load_scales(w, row, pair, scales);
+  }
+  // Bits above the nibbles of words[group][i], at their place.
+  __device__ std::uint32_t high_bits(int i, int group, int q) const {
+    if constexpr (Format::kHigh == 8) return ((high[i] >> (4 * group + q)) & 0x01010101u) << 4;
+    if constexpr (Format::kHigh == 16) return ((high[0] >> (4 * group + 2 * i)) & 0x03030303u) << 4;
+    return 0;
+  }
+  // words[group][i]: columns 8q + 4i .. (halves: 4q + 16i ..).
+  __device__ void unpack(int q, std::uint32_t (*words)[2]) const {
+    if constexpr (!Format::kNibbles) {
 #pragma unroll
-      for (int j = 0; j < 2; ++j) info[j] = x.groups[(out_tokens[n][j] * w.pairs + pair) * 2 + g];
+      for (int i = 0; i < 4; ++i) words[i / 2][i % 2] = codes[i];
+    } else {
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        int d[4], e[4];
-        if constexpr (kHalves) {
-          mma16(d, a[m][0][g][0], a[m][1][g][0], b[0]);
-          mma16(e, a[m][0][g][1], a[m][1][g][1], b[1]);
-        } else {
-          const std::uint32_t operand[4] = {a[m][0][g][0], a[m][1][g][0], a[m][0][g][1], a[m][1][g][1]};
-          mma32(d, operand, b);
+      for (int i = 0; i < 2; ++i) {
+        std::uint32_t low = codes[i] & 0x0f0f0f0fu, up = (codes[i] >> 4) & 0x0f0f0f0fu;
+        if constexpr (Format::kMxfp4) {
+          low = shifted_mxfp4(low);
+          up = shifted_mxfp4(up);
         }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int h = i / 2, j = i % 2;
-          float& sum = acc[m][n][i];
-          if constexpr (kHalves) {
-            sum = add_halves<Format>(sum, d[i], e[i], s[m][h][2 * g], s[m][h][2 * g + 1], info[j]);
-          } else {
-            sum = add_group<Format>(sum, d[i], s[m][h][g], lo[m][h][g], info[j]);
-          }
-        }
+        words[0][i] = low | high_bits(i, 0, q);
+        words[1][i] = up | high_bits(i, 1, q);
       }
     }
   }
+};
+
+// A chunk's weights of a lane: [pair][row half].
+template <typename Format>
+struct LaneChunk {
+  LanePair<Format> at[kChunkPairs][2];
+  __device__ void load(const DeviceMatrix& w, const std::int64_t* rows, int chunk, int q) {
+#pragma unroll
+    for (int p = 0; p < kChunkPairs; ++p) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) at[p][h].load(w, rows[h], min(pair_of(chunk, p), w.pairs - 1), q);
+    }
+  }
+};
+
+__device__ inline void copy_async(std::uint8_t* to, const void* from) {
+  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
 }
 
 template <typename Format, int kColumns>
-__global__ void __launch_bounds__(32 * kProductWarps)
+__global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kColumns == 8 ? 3 : 4)
     tile_kernel(ProductParts parts, QuantizedInput x, int tokens) {
-  extern __shared__ float slice_sums[];  // (slices, 8 * kColumns tokens, kTileRows)
-  constexpr int kTokens = 8 * kColumns;
-  int tile = blockIdx.y;
+  constexpr int kTokens = 8 * kColumns, kStageBytes = kTokens * (kCodeStride + kInfoStride);
+  constexpr bool kHalves = Format::kKind == ScaleKind::halves;
+  constexpr int kBytes = kStages * kStageBytes > kTokens * kTileRows * 4 ? kStages * kStageBytes : kTokens * kTileRows * 4;
+  __shared__ alignas(16) std::uint8_t memory[kBytes];
+  const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+  int tile = blockIdx.z;
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int first_token = blockIdx.x * kTokens;
-  const int pairs = w.pairs, slices = (pairs + kSlicePairs - 1) / kSlicePairs;
-  std::int64_t rows[2][2], load_tokens[kColumns], out_tokens[kColumns][2];
+  const int t = threadIdx.x, lane = t % 32, warp = t / 32, q = lane % 4, segment = blockIdx.x;
+  const int first_token = blockIdx.y * kTokens;
+  const int pairs = w.pairs;
+  const ChunkRange chunks = segment_chunks(pairs, segment);
+  std::int64_t rows[2];
 #pragma unroll
-  for (int m = 0; m < 2; ++m) {
+  for (int h = 0; h < 2; ++h) rows[h] = min(tile * kTileRows + 16 * warp + 8 * h + lane / 4, w.rows - 1);
+
+  const auto stage = [&](int chunk) {
+    if (chunk < chunks.end) {
+      std::uint8_t* to = memory + (chunk - chunks.begin) % kStages * kStageBytes;
+      // Per token eight pieces of codes and four infos.
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = tile * kTileRows + 16 * m + 8 * h + lane / 4;
-      rows[m][h] = row < w.rows ? row : w.rows - 1;
-    }
-  }
-#pragma unroll
-  for (int n = 0; n < kColumns; ++n) {
-    load_tokens[n] = min(first_token + 8 * n + lane / 4, tokens - 1);
-#pragma unroll
-    for (int j = 0; j < 2; ++j) out_tokens[n][j] = min(first_token + 8 * n + lane % 4 * 2 + j, tokens - 1);
-  }
-  for (int slice = warp; slice < slices; slice += kProductWarps) {
-    float sum[2][kColumns][4], upper[2][kColumns][4];
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      float acc[2][kColumns][4] = {};
-#pragma unroll 1
-      for (int k = 0; k < kSlicePairs / 4; ++k) {
-        const int pair = slice * kSlicePairs + 4 * k + c;
-        if (pair < pairs) add_pair<Format, kColumns>(acc, w, rows, pair, x, load_tokens, out_tokens);
+      for (int at = t; at < kTokens * 8; at += kThreads) {
+        const int token = at / 8, piece = at % 8, pair = pair_of(chunk, piece / 4);
+        const int from = min(first_token + token, tokens - 1) * pairs + pair;
+        if (pair < pairs) {
+          copy_async(to + token * kCodeStride + piece * 16, x.codes + std::int64_t{from} * 64 + piece % 4 * 16);
+        }
       }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int at = t; at < kTokens * 4; at += kThreads) {
+        const int token = at / 4, piece = at % 4, pair = pair_of(chunk, piece / 2);
+        const int from = min(first_token + token, tokens - 1) * pairs + pair;
+        if (pair < pairs) {
+          copy_async(to + kTokens * kCodeStride + token * kInfoStride + piece * 16,
+                     x.groups + std::int64_t{from} * 2 + piece % 2);
+        }
+      }
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  };
+
+  float total[kColumns][4] = {};
+  LaneChunk<Format> raw;
+  if (chunks.begin < chunks.end) raw.load(w, rows, chunks.begin, q);
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) stage(chunks.begin + i);
+  for (int chunk = chunks.begin; chunk < chunks.end; ++chunk) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
+    __syncthreads();
+    stage(chunk + kStages - 1);
+    LaneChunk<Format> next;
+    next.load(w, rows, min(chunk + 1, chunks.end - 1), q);
+    const std::uint8_t* codes = memory + (chunk - chunks.begin) % kStages * kStageBytes;
+    const std::uint8_t* infos = codes + kTokens * kCodeStride;
+    float acc[kColumns][4] = {};
+#pragma unroll
+    for (int p = 0; p < kChunkPairs; ++p) {
+      const int pair = pair_of(chunk, p);
+      if (pair >= pairs) break;
+      std::uint32_t a[2][2][2];  // row half, group, word
+      float s[2][4], lo[2][2];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        raw.at[p][h].unpack(q, a[h]);
+        Format::scales_of(raw.at[p][h].scales, pair, s[h], lo[h]);
+      }
+#pragma unroll
+      for (int g = 0; g < 2; ++g) {
 #pragma unroll
         for (int n = 0; n < kColumns; ++n) {
+          const std::uint8_t* from = codes + (8 * n + lane / 4) * kCodeStride + (2 * p + g) * 32;
+          std::uint32_t b[2];
+          if constexpr (kHalves) {
+            b[0] = *reinterpret_cast<const std::uint32_t*>(from + 4 * q);
+            b[1] = *reinterpret_cast<const std::uint32_t*>(from + 16 + 4 * q);
+          } else {
+            const uint2 both = *reinterpret_cast<const uint2*>(from + 8 * q);
+            b[0] = both.x;
+            b[1] = both.y;
+          }
+          GroupInfo info[2];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            if (c == 0) sum[m][n][i] = acc[m][n][i];
-            if (c == 1) sum[m][n][i] = sum[m][n][i] + acc[m][n][i];
-            if (c == 2) upper[m][n][i] = acc[m][n][i];
-            if (c == 3) sum[m][n][i] = sum[m][n][i] + (upper[m][n][i] + acc[m][n][i]);
+          for (int j = 0; j < 2; ++j) {
+            info[j] = *reinterpret_cast<const GroupInfo*>(infos + (8 * n + 2 * q + j) * kInfoStride + (2 * p + g) * 16);
+          }
+          if constexpr (kHalves) {
+            int d[4], e[4];
+            const int second[2] = {info[0].sum - info[0].half_sum, info[1].sum - info[1].half_sum};
+            mma16(d, a[0][g][0], a[1][g][0], b[0], kMagicBits - Format::kZero * info[0].half_sum,
+                  kMagicBits - Format::kZero * info[1].half_sum);
+            mma16(e, a[0][g][1], a[1][g][1], b[1], kMagicBits - Format::kZero * second[0],
+                  kMagicBits - Format::kZero * second[1]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              acc[n][i] = __fmaf_rn(exact_sum(d[i]), s[i / 2][2 * g] * info[i % 2].scale, acc[n][i]);
+              acc[n][i] = __fmaf_rn(exact_sum(e[i]), s[i / 2][2 * g + 1] * info[i % 2].scale, acc[n][i]);
+            }
+          } else {
+            int d[4];
+            const std::uint32_t operand[4] = {a[0][g][0], a[1][g][0], a[0][g][1], a[1][g][1]};
+            mma32(d, operand, b, kMagicBits - Format::kZero * info[0].sum, kMagicBits - Format::kZero * info[1].sum);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              acc[n][i] = __fmaf_rn(exact_sum(d[i]), s[i / 2][g] * info[i % 2].scale, acc[n][i]);
+              if constexpr (Format::kKind == ScaleKind::minimum) {
+                acc[n][i] = __fmaf_rn(lo[i / 2][g], info[i % 2].scaled_sum, acc[n][i]);
+              }
+            }
           }
         }
       }
     }
 #pragma unroll
-    for (int m = 0; m < 2; ++m) {
+    for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
-      for (int n = 0; n < kColumns; ++n) {
+      for (int i = 0; i < 4; ++i) total[n][i] = total[n][i] + acc[n][i];
+    }
+    raw = next;
+  }
+  asm volatile("cp.async.wait_group 0;" ::: "memory");
+  __syncthreads();
+  float* sums = reinterpret_cast<float*>(memory);  // (kTokens, kTileRows) of this segment
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = 16 * m + 8 * (i / 2) + lane / 4, token = 8 * n + lane % 4 * 2 + i % 2;
-          slice_sums[(slice * kTokens + token) * kTileRows + row] = sum[m][n][i];
-        }
-      }
+  for (int n = 0; n < kColumns; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      sums[(8 * n + 2 * q + i % 2) * kTileRows + 16 * warp + 8 * (i / 2) + lane / 4] = total[n][i];
     }
   }
-  __syncthreads();
-  for (int at = threadIdx.x; at < kTokens * kTileRows; at += 32 * kProductWarps) {
+  cluster.sync();
+  const float* all[kSegments];
+#pragma unroll
+  for (int i = 0; i < kSegments; ++i) all[i] = cluster.map_shared_rank(sums, i);
+  for (int at = segment * kThreads + t; at < kTokens * kTileRows; at += kSegments * kThreads) {
     const int token = first_token + at / kTileRows, row = tile * kTileRows + at % kTileRows;
     if (token >= tokens || row >= w.rows) continue;
-    float total = 0.0f;
-    for (int slice = 0; slice < slices; ++slice) total = total + slice_sums[slice * kTokens * kTileRows + at];
-    store_product(part, token, row, total);
+    store_product(part, token, row, (all[0][at] + all[1][at]) + (all[2][at] + all[3][at]));
   }
-}
-
-constexpr std::int64_t kMaxSharedBytes = 200 * 1024;
-
-std::int64_t shared_bytes(std::int64_t cols, int columns) {
-  return (cols + kSliceColumns - 1) / kSliceColumns * 8 * columns * kTileRows * 4;
+  cluster.sync();  // others still read this block's sums
 }
 
 template <typename Format, int kColumns>
-void launch_tiles(const ProductParts& parts, int row_tiles, std::int64_t shared, const QuantizedInput& x, int tokens,
-                  cudaStream_t stream) {
-  if (shared > 48 * 1024) {
-    check_cuda(cudaFuncSetAttribute(tile_kernel<Format, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(kMaxSharedBytes)), "linear_tiles");
-  }
-  const dim3 grid(ceil_div(tokens, 8 * kColumns), static_cast<unsigned>(row_tiles));
-  tile_kernel<Format, kColumns>
-      <<<grid, 32 * kProductWarps, static_cast<std::size_t>(shared), stream>>>(parts, x, tokens);
+void launch_tiles(const ProductParts& parts, int row_tiles, const QuantizedInput& x, int tokens, cudaStream_t stream) {
+  const dim3 grid(kSegments, ceil_div(tokens, 8 * kColumns), static_cast<unsigned>(row_tiles));
+  tile_kernel<Format, kColumns><<<grid, kThreads, 0, stream>>>(parts, x, tokens);
 }
 
 }  // namespace
-
-bool tiles_hold(std::int64_t cols) { return shared_bytes(cols, 2) <= kMaxSharedBytes; }
 
 void linear_tiles(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream) {
   ProductParts launch{};
@@ -240,12 +276,13 @@ void linear_tiles(const LinearPart* parts, int n_parts, const QuantizedInput& x,
     tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kTileRows));
     launch.tile_end[i] = tiles;
   }
-  const int cols = parts[0].weight.cols;
   with_quantized_format(parts[0].weight.dtype, [&]<typename Format>() {
     if (tokens <= 8) {
-      launch_tiles<Format, 1>(launch, tiles, shared_bytes(cols, 1), x, tokens, stream);
+      launch_tiles<Format, 1>(launch, tiles, x, tokens, stream);
+    } else if (tokens <= 32) {
+      launch_tiles<Format, 4>(launch, tiles, x, tokens, stream);
     } else {
-      launch_tiles<Format, 2>(launch, tiles, shared_bytes(cols, 2), x, tokens, stream);
+      launch_tiles<Format, 8>(launch, tiles, x, tokens, stream);
     }
   });
   check_launch("linear_tiles");

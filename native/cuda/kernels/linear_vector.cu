@@ -1,6 +1,6 @@
 // linear_vector: quantized products of one token a block row of the grid, by integer dot products. Memory bound: a warp
-// takes 8 * kRows rows of one slice, four lanes a row, lane c the pairs of class c; warps of a block take different
-// slices, whose sums meet in shared memory in ascending order.
+// takes 8 * kRows rows of four chunks, four lanes a row, each a chunk; warps of a block take different fours, whose sums
+// meet in shared memory in ascending order.
 #include "cuda/kernels/dispatch.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/linear_quantized.cuh"
@@ -10,19 +10,20 @@ namespace kv::cuda {
 namespace {
 
 constexpr int kRows = 2;
+constexpr int kProductWarps = 8;
 constexpr int kTileRows = 8 * kRows;
 
 template <typename Format>
 __global__ void __launch_bounds__(32 * kProductWarps, 2)
     vector_kernel(ProductParts parts, QuantizedInput x) {
-  extern __shared__ float slice_sums[];  // (slices, kTileRows)
+  extern __shared__ float chunk_sums[];  // (chunks, kTileRows)
   int tile = blockIdx.x;
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
   const std::int64_t token = blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int c = lane % 4;
-  const int pairs = w.pairs, slices = (pairs + kSlicePairs - 1) / kSlicePairs;
+  const int pairs = w.pairs, fours = chunks_of_pairs(pairs) / 4;
   const std::int8_t* codes = x.codes + token * pairs * 64;
   const GroupInfo* groups = x.groups + token * pairs * 2;
   std::int64_t rows[kRows];
@@ -31,18 +32,31 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
     const int row = tile * kTileRows + lane / 4 + 8 * i;
     rows[i] = row < w.rows ? row : w.rows - 1;
   }
-  for (int slice = warp; slice < slices; slice += kProductWarps) {
-    float acc[kRows] = {};
+  // The first chunk's weights are on their way before the input is there.
+  RawPair<Format> raw[kChunkPairs][kRows];
+  const auto load = [&](int four) {
 #pragma unroll
-    for (int k = 0; k < kSlicePairs / 4; ++k) {
-      const int pair = slice * kSlicePairs + 4 * k + c;
+    for (int k = 0; k < kChunkPairs; ++k) {
+      const int pair = min(pair_of(4 * four + c, k), pairs - 1);
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) raw[k][i].load(w, rows[i], pair);
+    }
+  };
+  if (warp < fours) load(warp);
+  wait_for_previous();
+  for (int four = warp; four < fours; four += kProductWarps) {
+    float acc[kRows] = {};
+    if (four != warp) load(four);
+#pragma unroll
+    for (int k = 0; k < kChunkPairs; ++k) {
+      const int pair = pair_of(4 * four + c, k);
       if (pair >= pairs) continue;
       std::uint32_t wc[kRows][16];
       float s[kRows][4], m[kRows][2];
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        Format::codes(w, rows[i], pair, wc[i]);
-        Format::scales(w, rows[i], pair, s[i], m[i]);
+        Format::unpack(raw[k][i].codes, raw[k][i].high, wc[i]);
+        Format::scales_of(raw[k][i].scales, pair, s[i], m[i]);
       }
       const uint4* a = reinterpret_cast<const uint4*>(codes + pair * 64);
 #pragma unroll
@@ -67,25 +81,26 @@ __global__ void __launch_bounds__(32 * kProductWarps, 2)
       }
     }
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      float sum = acc[i] + __shfl_xor_sync(0xffffffffu, acc[i], 1);
-      sum = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (c == 0) slice_sums[slice * kTileRows + lane / 4 + 8 * i] = sum;
-    }
+    for (int i = 0; i < kRows; ++i) chunk_sums[(4 * four + c) * kTileRows + lane / 4 + 8 * i] = acc[i];
   }
+  let_next_begin();
   __syncthreads();
-  const int row = tile * kTileRows + threadIdx.x;
-  if (threadIdx.x >= kTileRows || row >= w.rows) return;
+  if (threadIdx.x >= kTileRows * kSegments) return;
+  const int own = threadIdx.x / kSegments, row = tile * kTileRows + own;
+  const ChunkRange range = segment_chunks(pairs, threadIdx.x % kSegments);
   float sum = 0.0f;
-  for (int slice = 0; slice < slices; ++slice) sum = sum + slice_sums[slice * kTileRows + threadIdx.x];
-  store_product(part, token, row, sum);
+#pragma unroll 4
+  for (int chunk = range.begin; chunk < range.end; ++chunk) sum = sum + chunk_sums[chunk * kTileRows + own];
+  sum = sum + __shfl_xor_sync(0xffffffffu, sum, 1);
+  sum = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+  if (threadIdx.x % kSegments == 0 && row < w.rows) store_product(part, token, row, sum);
 }
 
 constexpr std::int64_t kMaxSharedBytes = 200 * 1024;
 
 }  // namespace
 
-std::int64_t max_quantized_columns() { return kMaxSharedBytes / (4 * kTileRows) * kSliceColumns; }
+std::int64_t max_quantized_columns() { return kMaxSharedBytes / (4 * kTileRows) * kChunkColumns; }
 
 void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream) {
   ProductParts launch{};
@@ -96,17 +111,16 @@ void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x
     tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kTileRows));
     launch.tile_end[i] = tiles;
   }
-  const int slices = static_cast<int>(ceil_div(parts[0].weight.pairs, kSlicePairs));
-  const std::size_t shared = sizeof(float) * kTileRows * static_cast<std::size_t>(slices);
+  const auto chunks = static_cast<std::size_t>(chunks_of_pairs(parts[0].weight.pairs));
+  const std::size_t shared = sizeof(float) * kTileRows * chunks;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(tokens));
   with_quantized_format(parts[0].weight.dtype, [&]<typename Format>() {
     if (shared > 48 * 1024) {
       check_cuda(cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(kMaxSharedBytes)), "linear_vector");
     }
-    vector_kernel<Format><<<grid, 32 * kProductWarps, shared, stream>>>(launch, x);
+    launch_after("linear_vector", vector_kernel<Format>, grid, 32 * kProductWarps, shared, stream, launch, x);
   });
-  check_launch("linear_vector");
 }
 
 }  // namespace kv::cuda

@@ -8,6 +8,7 @@ namespace kv::cuda {
 namespace {
 
 __global__ void scale_kernel(float* logits, std::int64_t n, float scale, float softcap) {
+  follow_previous();
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= n) return;
   float x = logits[i] * scale;
@@ -68,11 +69,22 @@ __global__ void bias_kernel(float* biases, const std::int32_t* entries, std::int
   }
 }
 
+__global__ void clear_kernel(std::uint32_t* words, std::int32_t n_ones, std::int32_t n) {
+  follow_previous();
+  const std::int32_t i = static_cast<std::int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < n) words[i] = i < n_ones ? 0xffffffffu : 0u;
+}
+
 }  // namespace
 
+void clear_output(std::uint8_t* output, std::int64_t one_bytes, std::int64_t bytes, cudaStream_t stream) {
+  const auto ones = static_cast<std::int32_t>(one_bytes / 4), n = static_cast<std::int32_t>(bytes / 4);
+  launch_after("clear output", clear_kernel, ceil_div(n, 256), 256, 0, stream, reinterpret_cast<std::uint32_t*>(output),
+               ones, n);
+}
+
 void scale_logits(float* logits, std::int64_t n, float scale, float softcap, cudaStream_t stream) {
-  scale_kernel<<<ceil_div(n, 256), 256, 0, stream>>>(logits, n, scale, softcap);
-  check_launch("scale logits");
+  launch_after("scale logits", scale_kernel, ceil_div(n, 256), 256, 0, stream, logits, n, scale, softcap);
 }
 
 void hash_rows(const SampleArgs& args, cudaStream_t stream) {

@@ -50,6 +50,7 @@ __device__ float modified_logit(const SampleArgs& args, const WantedRow& row, co
 
 // A warp a chunk.
 __global__ void __launch_bounds__(256) prepare_kernel(SampleArgs args) {
+  follow_previous();
   const WantedRow row = args.rows[blockIdx.y];
   if (row.slot < 0 && row.target < 0) return;
   const int chunks = chunks_of(args.vocabulary);
@@ -364,6 +365,7 @@ __device__ void report_top(const SampleArgs& args, const float* logits, const Di
 }
 
 __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs args) {
+  follow_previous();
   __shared__ float shared_floats[32];
   __shared__ U64 shared_keys[32];
   __shared__ double shared_doubles[kLogitChunk];
@@ -411,9 +413,10 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleArgs args) {
 
 void sample(const SampleArgs& args, cudaStream_t stream) {
   const int chunks = chunks_of(args.vocabulary);
-  prepare_kernel<<<dim3(ceil_div(chunks, 8), static_cast<unsigned>(args.n_rows)), 256, 0, stream>>>(args);
+  launch_after("sampling", prepare_kernel, dim3(ceil_div(chunks, 8), static_cast<unsigned>(args.n_rows)), 256, 0, stream,
+               args);
   check_launch("prepare logits");
-  sample_kernel<<<static_cast<unsigned>(args.n_rows), kThreads, 0, stream>>>(args);
+  launch_after("sampling", sample_kernel, static_cast<unsigned>(args.n_rows), kThreads, 0, stream, args);
   check_launch("sampling");
 }
 

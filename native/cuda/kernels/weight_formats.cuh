@@ -1,8 +1,12 @@
 // How each format's planes (device_matrix.h) become codes and scales. A format F gives
 //   F::kHigh    bytes of high bits a pair (0, 8, 16)         F::kZero   zero point of the codes
 //   F::kKind    plain x = s*(u - z); minimum x = s*u + m; halves: as plain with a scale per 16 columns
-//   F::codes(w, row, pair, words)    the pair's 64 codes as 16 words, four a word, in order of columns
-//   F::scales(w, row, pair, s, m)    s[0..1] (halves: s[0..3]) and m[0..1]
+//   F::kCodeWords                    stored words of a pair's codes
+//   F::load_codes(w, row, pair, codes, high), F::unpack(codes, high, words)
+//                                    the pair's 64 codes as 16 words, four a word, in order of columns
+//   F::load_scales(w, row, pair, raw), F::scales_of(raw, pair, s, m)
+//                                    s[0..1] (halves: s[0..3]) and m[0..1]
+// Loading is apart from unpacking so that a kernel can have many loads on their way.
 #pragma once
 
 #include "cuda/kernels/arithmetic.cuh"
@@ -16,6 +20,13 @@ __device__ inline uint4 read16(const std::uint8_t* p) { return __ldg(reinterpret
 __device__ inline uint2 read8(const std::uint8_t* p) { return __ldg(reinterpret_cast<const uint2*>(p)); }
 __device__ inline std::uint32_t read4(const std::uint8_t* p) { return __ldg(reinterpret_cast<const std::uint32_t*>(p)); }
 __device__ inline std::uint16_t read2(const std::uint8_t* p) { return __ldg(reinterpret_cast<const std::uint16_t*>(p)); }
+
+__device__ inline void store4(uint4 v, std::uint32_t* to) {
+  to[0] = v.x;
+  to[1] = v.y;
+  to[2] = v.z;
+  to[3] = v.w;
+}
 
 // A word of four codes from its nibbles and the pair's high bits. n: 0-15 in the pair.
 template <int kHigh>
@@ -34,37 +45,6 @@ __device__ inline std::uint32_t shifted_mxfp4(std::uint32_t v) {
   return 0x0c0c0c0cu + magnitude - 2 * (magnitude & sign);
 }
 
-// Unpacks the 16 words of a pair of a nibble format.
-template <int kHigh, bool kMxfp4>
-__device__ inline void nibble_codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* words) {
-  const std::uint8_t* p = w.codes + row * w.code_stride + pair * 32;
-  const uint4 a = read16(p), b = read16(p + 16);
-  std::uint32_t high[4] = {0, 0, 0, 0};
-  if constexpr (kHigh == 8) {
-    const uint2 h = read8(w.high + row * w.high_stride + pair * 8);
-    high[0] = h.x;
-    high[1] = h.y;
-  }
-  if constexpr (kHigh == 16) {
-    const uint4 h = read16(w.high + row * w.high_stride + pair * 16);
-    high[0] = h.x;
-    high[1] = h.y;
-    high[2] = h.z;
-    high[3] = h.w;
-  }
-  const std::uint32_t raw[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    std::uint32_t low = raw[i] & 0x0f0f0f0fu, up = (raw[i] >> 4) & 0x0f0f0f0fu;
-    if constexpr (kMxfp4) {
-      low = shifted_mxfp4(low);
-      up = shifted_mxfp4(up);
-    }
-    words[i] = with_high_bits<kHigh>(low, high, i);
-    words[8 + i] = with_high_bits<kHigh>(up, high, 8 + i);
-  }
-}
-
 template <int kHighBytes, int kZeroPoint, ScaleKind kScaleKind, bool kIsMxfp4 = false>
 struct NibbleFormat {
   static constexpr int kHigh = kHighBytes;
@@ -72,39 +52,69 @@ struct NibbleFormat {
   static constexpr ScaleKind kKind = kScaleKind;
   static constexpr bool kMxfp4 = kIsMxfp4;
   static constexpr bool kNibbles = true;
-  __device__ static void codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* words) {
-    nibble_codes<kHighBytes, kIsMxfp4>(w, row, pair, words);
+  static constexpr int kCodeWords = 8;
+  __device__ static void load_codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* codes,
+                                    std::uint32_t* high) {
+    const std::uint8_t* p = w.codes + row * w.code_stride + pair * 32;
+    store4(read16(p), codes);
+    store4(read16(p + 16), codes + 4);
+    if constexpr (kHigh == 8) {
+      const uint2 h = read8(w.high + row * w.high_stride + pair * 8);
+      high[0] = h.x;
+      high[1] = h.y;
+    }
+    if constexpr (kHigh == 16) store4(read16(w.high + row * w.high_stride + pair * 16), high);
+  }
+  __device__ static void unpack(const std::uint32_t* codes, const std::uint32_t* high, std::uint32_t* words) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      std::uint32_t low = codes[i] & 0x0f0f0f0fu, up = (codes[i] >> 4) & 0x0f0f0f0fu;
+      if constexpr (kMxfp4) {
+        low = shifted_mxfp4(low);
+        up = shifted_mxfp4(up);
+      }
+      words[i] = with_high_bits<kHigh>(low, high, i);
+      words[8 + i] = with_high_bits<kHigh>(up, high, 8 + i);
+    }
   }
 };
 
 // f16 d a group.
 struct ScalesD {
-  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float*) {
-    const std::uint32_t d = read4(w.scales + row * w.scale_stride + pair * 4);
-    s[0] = half_bits_to_float(static_cast<std::uint16_t>(d));
-    s[1] = half_bits_to_float(static_cast<std::uint16_t>(d >> 16));
+  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
+    raw[0] = read4(w.scales + row * w.scale_stride + pair * 4);
+  }
+  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
+    s[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
+    s[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
   }
 };
 // f16 d and m a group.
 struct ScalesDM {
-  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float* m) {
+  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
     const uint2 d = read8(w.scales + row * w.scale_stride + pair * 8);
-    s[0] = half_bits_to_float(static_cast<std::uint16_t>(d.x));
-    m[0] = half_bits_to_float(static_cast<std::uint16_t>(d.x >> 16));
-    s[1] = half_bits_to_float(static_cast<std::uint16_t>(d.y));
-    m[1] = half_bits_to_float(static_cast<std::uint16_t>(d.y >> 16));
+    raw[0] = d.x;
+    raw[1] = d.y;
+  }
+  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float* m) {
+    s[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
+    m[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
+    s[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[1]));
+    m[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[1] >> 16));
   }
 };
 // Q4_K and Q5_K; the packing is described at BlockQ4_K.
 struct ScalesK {
-  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float* m) {
-    const uint4 h = read16(w.scales + row * w.scale_stride + pair / 4 * 16);
-    const float d = half_bits_to_float(static_cast<std::uint16_t>(h.x));
-    const float minus_dmin = -half_bits_to_float(static_cast<std::uint16_t>(h.x >> 16));
+  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
+    store4(read16(w.scales + row * w.scale_stride + pair / 4 * 16), raw);
+  }
+  __device__ static void scales_of(const std::uint32_t* raw, int pair, float* s, float* m) {
+    const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
+    const float minus_dmin = -half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
     const int c = pair % 4;
     // Two neighbouring groups are two neighbouring bytes of each word.
     const int shift = 16 * (c % 2);
-    const std::uint32_t w0 = h.y >> shift, w1 = h.z >> shift, w2 = h.w >> shift;
+    const std::uint32_t w0 = raw[1] >> shift, w1 = raw[2] >> shift, w2 = raw[3] >> shift;
     std::uint32_t scale, minimum;
     if (c < 2) {
       scale = w0 & 0x3f3fu;
@@ -127,18 +137,23 @@ struct FormatQ5_1 : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesDM {};
 struct FormatQ4_K : NibbleFormat<0, 0, ScaleKind::minimum>, ScalesK {};
 struct FormatQ5_K : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesK {};
 struct FormatQ6_K : NibbleFormat<16, 32, ScaleKind::halves> {
-  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float*) {
-    const float d = half_bits_to_float(read2(w.extra + row * w.extra_stride + pair / 4 * 2));
-    const std::uint32_t four = read4(w.scales + row * w.scale_stride + pair * 4);
+  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
+    raw[0] = read4(w.scales + row * w.scale_stride + pair * 4);
+    raw[1] = read2(w.extra + row * w.extra_stride + pair / 4 * 2);
+  }
+  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
+    const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[1]));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) s[i] = d * static_cast<float>(static_cast<std::int8_t>(four >> (8 * i)));
+    for (int i = 0; i < 4; ++i) s[i] = d * static_cast<float>(static_cast<std::int8_t>(raw[0] >> (8 * i)));
   }
 };
 struct FormatMxfp4 : NibbleFormat<0, 12, ScaleKind::plain, true> {
-  __device__ static void scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float*) {
-    const std::uint16_t e = read2(w.scales + row * w.scale_stride + pair * 2);
-    s[0] = e8m0_half(e & 255);
-    s[1] = e8m0_half(e >> 8);
+  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
+    raw[0] = read2(w.scales + row * w.scale_stride + pair * 2);
+  }
+  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
+    s[0] = e8m0_half(raw[0] & 255);
+    s[1] = e8m0_half(raw[0] >> 8);
   }
 };
 struct FormatQ8_0 : ScalesD {
@@ -147,18 +162,35 @@ struct FormatQ8_0 : ScalesD {
   static constexpr ScaleKind kKind = ScaleKind::plain;
   static constexpr bool kMxfp4 = false;
   static constexpr bool kNibbles = false;
-  __device__ static void codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* words) {
+  static constexpr int kCodeWords = 16;
+  __device__ static void load_codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* codes,
+                                    std::uint32_t*) {
     const std::uint8_t* p = w.codes + row * w.code_stride + pair * 64;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint4 a = read16(p + 16 * i);
-      words[4 * i] = a.x;
-      words[4 * i + 1] = a.y;
-      words[4 * i + 2] = a.z;
-      words[4 * i + 3] = a.w;
-    }
+    for (int i = 0; i < 4; ++i) store4(read16(p + 16 * i), codes + 4 * i);
+  }
+  __device__ static void unpack(const std::uint32_t* codes, const std::uint32_t*, std::uint32_t* words) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) words[i] = codes[i];
   }
 };
+
+// A pair as it is stored.
+template <typename Format>
+struct RawPair {
+  std::uint32_t codes[Format::kCodeWords], high[4], scales[4];
+  __device__ void load(const DeviceMatrix& w, std::int64_t row, int pair) {
+    Format::load_codes(w, row, pair, codes, high);
+    Format::load_scales(w, row, pair, scales);
+  }
+};
+
+template <typename Format>
+__device__ inline void read_scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float* m) {
+  std::uint32_t raw[4];
+  Format::load_scales(w, row, pair, raw);
+  Format::scales_of(raw, pair, s, m);
+}
 
 // ------------------------------------------------------------------------------------------- weights as float32
 
@@ -169,7 +201,7 @@ struct LoadQuantized {
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
     const int pair = chunk / 8, group = chunk / 4 % 2, at = chunk % 4 * 8;
     float s[4], m[2] = {0.0f, 0.0f};
-    Format::scales(w, row, pair, s, m);
+    read_scales<Format>(w, row, pair, s, m);
     const float scale = Format::kKind == ScaleKind::halves ? s[2 * group + at / 16] : s[group];
     std::uint32_t words[2];
     if constexpr (Format::kNibbles) {
@@ -204,8 +236,24 @@ struct LoadQuantized {
 };
 
 // Floats. kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
-template <typename Value, float (*convert)(Value)>
+template <typename Value, float (*to_float)(Value)>
 struct LoadFloats {
+  // Eight columns as they are stored, of rows that are whole chunks.
+  struct Raw {
+    uint4 part[sizeof(Value) / 2];
+  };
+  __device__ static Raw load(const DeviceMatrix& w, std::int64_t row, int chunk) {
+    const std::uint8_t* p = w.codes + row * w.code_stride + chunk * std::int64_t{8 * sizeof(Value)};
+    Raw raw;
+#pragma unroll
+    for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw.part[i] = read16(p + 16 * i);
+    return raw;
+  }
+  __device__ static void convert(const Raw& raw, float* out) {
+    const Value* values = reinterpret_cast<const Value*>(raw.part);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
+  }
   template <bool kWhole = false>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
     const Value* p = reinterpret_cast<const Value*>(w.codes + row * w.code_stride) + 8 * chunk;
@@ -215,9 +263,9 @@ struct LoadFloats {
       for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = read16(reinterpret_cast<const std::uint8_t*>(p) + 16 * i);
       const Value* values = reinterpret_cast<const Value*>(raw);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) out[i] = convert(values[i]);
+      for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
     } else {
-      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? convert(p[i]) : 0.0f;
+      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? to_float(p[i]) : 0.0f;
     }
   }
 };

@@ -37,6 +37,7 @@ class Event {
   Event(const Event&) = delete;
   void record(cudaStream_t stream) const { check_cuda(cudaEventRecord(event_, stream), "record an event"); }
   void synchronize() const { check_cuda(cudaEventSynchronize(event_), "wait for the device"); }
+  cudaEvent_t get() const { return event_; }
   // Throws when the work before it failed.
   bool is_done() const {
     const cudaError_t status = cudaEventQuery(event_);

@@ -7,8 +7,8 @@
 namespace kv::cuda {
 
 Forward::Forward(const DeviceModel& model, const KvPool& pool, const Workspace& space, const PlanLimits& limits,
-                 kv_activation_mode mode)
-    : model_(model), pool_(pool), space_(space), limits_(limits), mode_(mode) {
+                 kv_activation_mode mode, const LibraryProducts* library)
+    : model_(model), pool_(pool), space_(space), limits_(limits), mode_(mode), library_(library) {
   std::uint32_t offset = 0;
   for (const DeviceRope& rope : model.ropes()) {
     rope_offsets_.push_back(offset);
@@ -17,7 +17,16 @@ Forward::Forward(const DeviceModel& model, const KvPool& pool, const Workspace& 
 }
 
 bool Forward::wants_quantized(const DeviceMatrix& weight) const {
-  return mode_ == KV_ACTIVATIONS_QUANTIZED && weight.dtype >= KV_Q8_0;
+  return mode_ != KV_ACTIVATIONS_FLOAT && weight.dtype >= KV_Q8_0;
+}
+
+bool Forward::uses_library(const StepPlan& plan) const {
+  return library_ != nullptr && plan.n_tokens > LibraryProducts::kFewTokens;
+}
+
+void Forward::product(const StepPlan& plan, const LinearArgs& args, cudaStream_t stream) const {
+  if (uses_library(plan)) return library_->linear(args, stream);
+  linear(args, stream);
 }
 
 QuantizedInput Forward::quantized(bool wanted) const {
@@ -30,10 +39,7 @@ void Forward::launch(const StepPlan& plan, const std::vector<Wanted>& wanted, fl
   const std::int32_t* sampled = reinterpret_cast<const std::int32_t*>(space_.output.data());
   embed({model_.embedding(), input<std::int32_t>(plan.token_ids), input<std::int32_t>(plan.input_rows), sampled,
          space_.x.data(), model_.scalars().embedding_scale, T}, stream);
-  // All bits set: -1 for ids, NaN for what nobody asked for.
-  check_cuda(cudaMemsetAsync(space_.output.data(), 0xFF, plan.hashes, stream), "clear a step's output");
-  check_cuda(cudaMemsetAsync(space_.output.data() + plan.hashes, 0, plan.output_bytes - plan.hashes, stream),
-             "clear a step's output");
+  clear_output(space_.output.data(), plan.hashes, plan.output_bytes, stream);
   for (std::size_t r = 0; r < model_.ropes().size(); ++r) {
     const DeviceRope& rope = model_.ropes()[r];
     const std::uint64_t at = std::uint64_t{rope_offsets_[r]} * limits_.batch.max_tokens;
@@ -67,17 +73,22 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const auto hidden = static_cast<std::int32_t>(model_.scalars().hidden);
   const std::int32_t q_width = static_cast<std::int32_t>(shape.n_heads * shape.head_dim);
   const std::int32_t kv_width = static_cast<std::int32_t>(shape.n_kv_heads * shape.head_dim);
+  const bool small = !uses_library(plan);
   const bool all_quantized =
-      wants_quantized(layer.q.weight) && wants_quantized(layer.k.weight) && wants_quantized(layer.v.weight);
-  const bool any_quantized =
-      wants_quantized(layer.q.weight) || wants_quantized(layer.k.weight) || wants_quantized(layer.v.weight);
+      small && wants_quantized(layer.q.weight) && wants_quantized(layer.k.weight) && wants_quantized(layer.v.weight);
+  const bool any_quantized = small && (wants_quantized(layer.q.weight) || wants_quantized(layer.k.weight) ||
+                                       wants_quantized(layer.v.weight));
   norm(space_.y.data(), index == 0 ? nullptr : model_.layers()[index - 1].ffn_post_norm, layer.attention_norm,
        any_quantized, !all_quantized, plan.n_tokens, nullptr, stream);
-  const LinearArgs qkv{{{layer.q.weight, layer.q.bias, space_.q.data(), q_width, 0},
-                        {layer.k.weight, layer.k.bias, space_.k.data(), kv_width, 0},
-                        {layer.v.weight, layer.v.bias, space_.v.data(), kv_width, 0}},
+  // Strict products add their biases; after the library's, the heads do.
+  const auto bias_of = [&](const DeviceLinear& linear, bool of_products) {
+    return of_products == small ? linear.bias : nullptr;
+  };
+  const LinearArgs qkv{{{layer.q.weight, bias_of(layer.q, true), space_.q.data(), q_width, 0},
+                        {layer.k.weight, bias_of(layer.k, true), space_.k.data(), kv_width, 0},
+                        {layer.v.weight, bias_of(layer.v, true), space_.v.data(), kv_width, 0}},
                        3, quantized(any_quantized), space_.normed.data(), hidden, T};
-  linear(qkv, stream);
+  product(plan, qkv, stream);
 
   const bool rotates = shape.rope >= 0;
   const auto r = static_cast<std::size_t>(rotates ? shape.rope : 0);
@@ -89,14 +100,21 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
                   pool_.value_offset(index), static_cast<std::int32_t>(shape.n_heads),
                   static_cast<std::int32_t>(shape.n_kv_heads), static_cast<std::int32_t>(shape.head_dim),
                   rotates ? model_.ropes()[r].rotary_dim : 0, rotates ? model_.ropes()[r].style : 0, pool_.dtype(), T,
-                  model_.scalars().norm_epsilon}, stream);
+                  model_.scalars().norm_epsilon, bias_of(layer.q, false), bias_of(layer.k, false),
+                  bias_of(layer.v, false)}, stream);
 
   const AttentionGeometry geometry{shape.n_heads, shape.n_kv_heads, shape.head_dim};
   const auto g = static_cast<std::size_t>(
       std::find(limits_.geometries.begin(), limits_.geometries.end(), geometry) - limits_.geometries.begin());
+  // The 8-bit form comes from attention itself where heads are whole groups and a token whole pairs.
+  const bool quantize = small && wants_quantized(layer.attention_output.weight);
+  const bool on_tensors = plan.n_walk_items[g] != 0 && plan.walk_rows[g] == kTensorRows;
+  const bool fused = quantize && !on_tensors && shape.head_dim % 32 == 0 && q_width % 64 == 0;
   AttentionArgs args{};
   args.q = space_.q.data();
-  args.out = space_.attended.data();
+  args.out = fused ? nullptr : space_.attended.data();
+  args.codes = fused ? space_.codes.data() : nullptr;
+  args.groups = fused ? space_.groups.data() : nullptr;
   args.sinks = layer.sinks;
   args.pool = pool_.layer(index);
   args.block_bytes = block_bytes;
@@ -125,36 +143,46 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
     args.n_items = static_cast<std::int32_t>(plan.n_walk_items[g]);
     args.n_splits = 0;
     args.rows_per_item = static_cast<std::int32_t>(plan.walk_rows[g]);
-    kv::cuda::attention(args, stream);
+    if (on_tensors) {
+      tensor_attention(args, stream);
+    } else {
+      kv::cuda::attention(args, stream);
+    }
   }
 
-  const bool quantize = wants_quantized(layer.attention_output.weight);
-  if (quantize) {
+  if (quantize && !fused) {
     activation({space_.attended.data(), nullptr, nullptr, space_.codes.data(), space_.groups.data(), q_width,
                 (q_width + 63) / 64, T, -1}, stream);
   }
   const bool joins = layer.attention_post_norm == nullptr;
-  linear({{{layer.attention_output.weight, layer.attention_output.bias, joins ? space_.x.data() : space_.y.data(),
-            hidden, joins ? 1 : 0}, {}, {}}, 1, quantized(quantize), space_.attended.data(), q_width, T}, stream);
+  product(plan, {{{layer.attention_output.weight, layer.attention_output.bias,
+                   joins ? space_.x.data() : space_.y.data(), hidden, joins ? 1 : 0}, {}, {}}, 1, quantized(quantize),
+                 space_.attended.data(), q_width, T}, stream);
 }
 
 void Forward::launch_feed_forward(const StepPlan& plan, const DeviceLayer& layer, cudaStream_t stream) const {
   const auto T = static_cast<std::int32_t>(plan.n_tokens);
   const auto hidden = static_cast<std::int32_t>(model_.scalars().hidden);
   const auto ffn = static_cast<std::int32_t>(layer.shape.ffn_dim);
-  const bool all = wants_quantized(layer.gate.weight) && wants_quantized(layer.up.weight);
-  const bool any = wants_quantized(layer.gate.weight) || wants_quantized(layer.up.weight);
+  const bool small = !uses_library(plan);
+  const bool all = small && wants_quantized(layer.gate.weight) && wants_quantized(layer.up.weight);
+  const bool any = small && (wants_quantized(layer.gate.weight) || wants_quantized(layer.up.weight));
   norm(space_.y.data(), layer.attention_post_norm, layer.ffn_norm, any, !all, plan.n_tokens, nullptr, stream);
-  linear({{{layer.gate.weight, layer.gate.bias, space_.gate.data(), ffn, 0},
-           {layer.up.weight, layer.up.bias, space_.up.data(), ffn, 0}, {}}, 2, quantized(any), space_.normed.data(),
-          hidden, T}, stream);
+  product(plan, {{{layer.gate.weight, layer.gate.bias, space_.gate.data(), ffn, 0},
+                  {layer.up.weight, layer.up.bias, space_.up.data(), ffn, 0}, {}}, 2, quantized(any),
+                 space_.normed.data(), hidden, T}, stream);
+  const bool joins = layer.ffn_post_norm == nullptr;
+  const LinearPart down{layer.down.weight, layer.down.bias, joins ? space_.x.data() : space_.y.data(), hidden,
+                        joins ? 1 : 0};
+  if (!small) {
+    return library_->gated_linear({{down, {}, {}}, 1, {}, space_.gate.data(), ffn, T}, space_.up.data(),
+                                  layer.shape.activation, stream);
+  }
   const bool quantize = wants_quantized(layer.down.weight);
   activation({space_.gate.data(), space_.up.data(), quantize ? nullptr : space_.gate.data(),
               quantize ? space_.codes.data() : nullptr, quantize ? space_.groups.data() : nullptr, ffn, (ffn + 63) / 64,
               T, layer.shape.activation}, stream);
-  const bool joins = layer.ffn_post_norm == nullptr;
-  linear({{{layer.down.weight, layer.down.bias, joins ? space_.x.data() : space_.y.data(), hidden, joins ? 1 : 0}, {},
-           {}}, 1, quantized(quantize), space_.gate.data(), ffn, T}, stream);
+  linear({{down, {}, {}}, 1, quantized(quantize), space_.gate.data(), ffn, T}, stream);
 }
 
 void Forward::launch_logits(const StepPlan& plan, const std::vector<Wanted>& wanted, float* returned_logits,

@@ -69,6 +69,8 @@ PlanLimits limits_of(const kv_model& model, const DeviceModel& loaded, const kv_
     if (full[group]) batch.window_tokens[group] = 0;
   }
   limits.state_floats = split_state_floats(loaded, batch);
+  limits.on_tensors = options.activation_mode == KV_ACTIVATIONS_FAST;
+  limits.kv_dtype = options.kv_dtype;
   return limits;
 }
 
@@ -83,8 +85,12 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
       limits_(limits_of(*model, model_, *options)),
       pool_(ledger_, model_, options->n_blocks, static_cast<kv_dtype>(options->kv_dtype)),
       space_(ledger_, model_, limits_),
-      forward_(model_, pool_, space_, limits_, mode_),
+      library_(mode_ == KV_ACTIVATIONS_FAST
+                   ? std::make_unique<const LibraryProducts>(ledger_, model_, limits_.batch.max_tokens)
+                   : nullptr),
+      forward_(model_, pool_, space_, limits_, mode_, library_.get()),
       block_lists_(ledger_, ledger_.workspace_bytes, 3 * kCopyChunk, "block lists"),
+      mover_(ledger_),
       slots_(options->n_sampler_slots),
       slot_logprobs_(options->n_sampler_slots, 0),
       gate_(host_ledger_, limits_.batch) {
@@ -113,6 +119,7 @@ Runner::~Runner() {
 }
 
 const char* Runner::numerics_id() const {
+  if (mode_ == KV_ACTIVATIONS_FAST) return "cuda-1/fast";
   return mode_ == KV_ACTIVATIONS_FLOAT ? "cuda-1/float-activations" : "cuda-1/int8-activations";
 }
 
@@ -407,19 +414,20 @@ void Runner::start_blocks(Job& job) {
       pool_.copy(model_, job.group, sources, sources + kCopyChunk, sources + 2 * kCopyChunk,
                  static_cast<std::int32_t>(n), stream_.get());
     }
-  } else {
-    for (std::size_t i = 0; i < job.blocks.size(); ++i) {
-      std::uint8_t* block = pool_.block(job.group, job.blocks[i]);
-      if (job.kind == Job::Kind::kRead) {
-        check_cuda(cudaMemcpyAsync(job.read_to + i * payload, block, payload, cudaMemcpyDeviceToHost, stream_.get()),
-                   "read a block");
-      } else {
-        check_cuda(cudaMemcpyAsync(block, job.write_from + i * payload, payload, cudaMemcpyHostToDevice, stream_.get()),
-                   "write a block");
-      }
-    }
+    stream_.synchronize();
+    return;
   }
-  stream_.synchronize();
+  std::vector<BlockPiece> pieces;
+  const bool reads = job.kind == Job::Kind::kRead;
+  for (std::size_t i = 0; i < job.blocks.size(); ++i) {
+    pieces.push_back({pool_.block(job.group, job.blocks[i]), reads ? job.read_to + i * payload : nullptr,
+                      reads ? nullptr : job.write_from + i * payload});
+  }
+  if (reads) {
+    mover_.read(pieces, payload, stream_.get());
+  } else {
+    mover_.write(pieces, payload, stream_.get());
+  }
 }
 
 void Runner::finish(Job& job) {

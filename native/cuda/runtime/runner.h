@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "cuda/runtime/block_mover.h"
 #include "cuda/runtime/device.h"
 #include "cuda/runtime/device_memory.h"
 #include "cuda/runtime/device_model.h"
@@ -101,12 +102,14 @@ class Runner {
   const PlanLimits limits_;
   KvPool pool_;
   Workspace space_;
+  const std::unique_ptr<const LibraryProducts> library_;  // of the fast mode
   Forward forward_;
   Stream stream_;
   StepGraphs graphs_;
   Flight flights_[kInFlight];
   std::size_t next_flight_ = 0;
   DeviceBuffer<std::int32_t> block_lists_;  // of block copies
+  BlockMover mover_;
   std::vector<std::shared_ptr<const SamplerSlot>> slots_;
   std::vector<std::uint32_t> slot_logprobs_;
   std::vector<std::int32_t> admission_;  // entries on their way to a slot

@@ -11,12 +11,16 @@ namespace kv::cuda {
 
 namespace {
 
-// Sequences with up to this many query rows share their blocks out over the device.
-constexpr std::uint32_t kSplitRows = 64;
+// Sequences with up to this many query rows share their spans out over the device.
+// As many as a resumed sequence's short prompt makes: walking a long context in few items would leave the device idle.
+constexpr std::uint32_t kSplitRows = 256;
 
 std::uint64_t round_up(std::uint64_t value) { return (value + 63) / 64 * 64; }
 
-std::uint32_t rows_of_walk(const AttentionGeometry& geometry) {
+std::uint32_t rows_of_walk(const PlanLimits& limits, const AttentionGeometry& geometry) {
+  if (limits.on_tensors && tensor_attention_applies(static_cast<std::int32_t>(geometry.head_dim), limits.kv_dtype)) {
+    return kTensorRows;
+  }
   return geometry.head_dim <= kManyRowsHeadDim ? kManyRows : kFewRows;
 }
 
@@ -137,13 +141,13 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     std::memcpy(packer.take<std::int32_t>(T, &plan.slots[group]), batch.slot_mapping[group].data(), 4 * std::size_t{T});
   }
 
-  // Attention: rows of the sequences with few queries are split over blocks while their states fit.
+  // Attention: rows of the sequences with few queries are split over spans while their states fit.
   plan.n_geometries = static_cast<std::uint32_t>(limits.geometries.size());
-  plan.n_splits = longest;
+  plan.n_splits = longest * (kBlockTokens / kSpanTokens);
   for (std::uint32_t g = 0; g < plan.n_geometries; ++g) {
     const AttentionGeometry& geometry = limits.geometries[g];
     const std::uint32_t group = geometry.n_heads / geometry.n_kv_heads;
-    const std::uint64_t item_floats = std::uint64_t{longest} * kFewRows * (geometry.head_dim + 2);
+    const std::uint64_t item_floats = std::uint64_t{plan.n_splits} * kFewRows * (geometry.head_dim + 2);
     std::uint64_t n_split = 0;
     const auto rows_in = [&](std::uint32_t row) {
       return static_cast<std::uint32_t>(batch.cu_seqlens[std::uint64_t{row} + 1] - batch.cu_seqlens[row]) * group;
@@ -153,10 +157,18 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     };
     const auto cut = [&](AttentionItem* to, std::uint32_t row, std::uint32_t per_item) {
       const std::uint32_t n_rows = rows_in(row);
-      for (std::uint32_t head = 0; head < geometry.n_kv_heads; ++head) {
-        for (std::uint32_t first = 0; first < n_rows; first += per_item) {
+      // The last rows see most: they begin first.
+      for (std::uint32_t item = (n_rows + per_item - 1) / per_item; item-- > 0;) {
+        const std::uint32_t first = item * per_item;
+        for (std::uint32_t head = 0; head < geometry.n_kv_heads; ++head) {
+          const std::uint32_t count = std::min(per_item, n_rows - first);
+          const std::int32_t begin = batch.cu_seqlens[row];
+          const auto position = [&](std::uint32_t r) {
+            return batch.positions[static_cast<std::size_t>(begin) + (first + r) / group];
+          };
           *to++ = {static_cast<std::int32_t>(row), static_cast<std::int32_t>(head), static_cast<std::int32_t>(first),
-                   static_cast<std::int32_t>(std::min(per_item, n_rows - first))};
+                   static_cast<std::int32_t>(count), begin, batch.positions[static_cast<std::size_t>(begin)],
+                   position(0), position(count - 1)};
         }
       }
       return to;
@@ -168,7 +180,7 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
       n_split += count;
       return true;
     };
-    const std::uint32_t walk_rows = rows_of_walk(geometry);
+    const std::uint32_t walk_rows = rows_of_walk(limits, geometry);
     std::uint64_t n_walk = 0;
     for (std::uint32_t row = 0; row < S; ++row) {
       if (!splits(row)) n_walk += item_count(rows_in(row), walk_rows);

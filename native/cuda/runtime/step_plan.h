@@ -24,7 +24,7 @@ struct StepPlan {
   std::uint32_t has_sampling, has_hash, has_targets, n_geometries;
   std::uint32_t token_ids, positions, input_rows, cu_seqlens, wanted_tokens, wanted_rows;
   std::uint32_t table_width[KV_MAX_GROUPS], tables[KV_MAX_GROUPS], slots[KV_MAX_GROUPS];
-  // Few rows, blocks shared out; and many rows, each item walking its blocks.
+  // Few rows, spans shared out; and many rows, each item walking its blocks.
   std::uint32_t split_items[kMaxGeometries], n_split_items[kMaxGeometries];
   std::uint32_t walk_items[kMaxGeometries], n_walk_items[kMaxGeometries], walk_rows[kMaxGeometries];
   std::uint32_t n_splits;
@@ -37,6 +37,8 @@ struct PlanLimits {
   BatchLimits batch;
   std::vector<AttentionGeometry> geometries;
   std::uint64_t state_floats;  // capacity of the split attention's states
+  bool on_tensors;             // fast mode: long rows go to tensor_attention where it applies
+  std::int32_t kv_dtype;
 };
 
 // Bytes a packed input and output can take.

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "common/checks.h"
+#include "host/block_tokens.h"
 
 namespace kv::cuda {
 
@@ -38,7 +39,9 @@ std::uint64_t split_state_floats(const DeviceModel& model, const BatchLimits& li
     const std::uint64_t group = shape.n_heads / shape.n_kv_heads;
     const std::uint64_t items = std::uint64_t{limits.max_sequences} * shape.n_kv_heads * ((group + 7) / 8 * 2);
     most = std::max(most, buffer_product("attention states", items,
-                                         std::bit_ceil(std::uint64_t{limits.max_blocks_per_sequence}), kFewRows,
+                                         std::bit_ceil(std::uint64_t{limits.max_blocks_per_sequence}) *
+                                             (kBlockTokens / kSpanTokens),
+                                         kFewRows,
                                          shape.head_dim + 2));
   }
   return std::min(most, kMaxStateBytes / 4);

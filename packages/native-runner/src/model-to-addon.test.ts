@@ -138,5 +138,7 @@ describe('toAddonOptions', () => {
       poisonPool: 1,
       instructionPath: 'auto',
     });
+    expect(toAddonOptions({ ...options, activations: 'quantized' }, 16).activationMode).toBe(0);
+    expect(toAddonOptions({ ...options, activations: 'fast' }, 16).activationMode).toBe(2);
   });
 });

@@ -1,6 +1,7 @@
 import { BLOCK_TOKENS } from '@kvasir/domain';
 import type {
   Activation,
+  ActivationMode,
   KvDType,
   LayerDescriptor,
   LoadOptions,
@@ -40,10 +41,7 @@ export function toAddonOptions(options: LoadOptions, numSamplerSlots: number): A
     blockTokens: BLOCK_TOKENS,
     nBlocks: Uint32Array.from(options.numBlocks),
     kvDtype: KV_DTYPES[options.kvDType],
-    activationMode:
-      options.activations === 'float'
-        ? KV_ACTIVATION_MODE.KV_ACTIVATIONS_FLOAT
-        : KV_ACTIVATION_MODE.KV_ACTIVATIONS_QUANTIZED,
+    activationMode: ACTIVATION_MODES[options.activations],
     maxBatchTokens: options.maxBatchTokens,
     maxBatchSequences: options.maxBatchSequences,
     maxBlocksPerSequence: options.maxBlocksPerSequence,
@@ -95,6 +93,12 @@ const ACTIVATIONS: Readonly<Record<Activation, number>> = {
   silu: KV_ACTIVATION.KV_ACT_SILU,
   'gelu-tanh': KV_ACTIVATION.KV_ACT_GELU_TANH,
   'swiglu-oai': KV_ACTIVATION.KV_ACT_SWIGLU_OAI,
+};
+
+const ACTIVATION_MODES: Readonly<Record<ActivationMode, number>> = {
+  quantized: KV_ACTIVATION_MODE.KV_ACTIVATIONS_QUANTIZED,
+  float: KV_ACTIVATION_MODE.KV_ACTIVATIONS_FLOAT,
+  fast: KV_ACTIVATION_MODE.KV_ACTIVATIONS_FAST,
 };
 
 const KV_DTYPES: Readonly<Record<KvDType, number>> = {

@@ -72,7 +72,11 @@ export const KV_ROPE_STYLE = { KV_ROPE_HALVES: 0, KV_ROPE_INTERLEAVED: 1 } as co
 export const KV_ACTIVATION = { KV_ACT_SILU: 0, KV_ACT_GELU_TANH: 1, KV_ACT_SWIGLU_OAI: 2 } as const;
 
 /** enum kv_activation_mode */
-export const KV_ACTIVATION_MODE = { KV_ACTIVATIONS_QUANTIZED: 0, KV_ACTIVATIONS_FLOAT: 1 } as const;
+export const KV_ACTIVATION_MODE = {
+  KV_ACTIVATIONS_QUANTIZED: 0,
+  KV_ACTIVATIONS_FLOAT: 1,
+  KV_ACTIVATIONS_FAST: 2,
+} as const;
 
 /** The flags of one row of a batch; the domain's ROW_FLAGS under the header's names. */
 export const KV_ROW = {

@@ -13,12 +13,18 @@ export interface ModelLoader {
   load(model: ModelDescriptor, options: LoadOptions): Promise<ModelRunner>;
 }
 
+export type ActivationMode = 'quantized' | 'float' | 'fast';
+
 export interface LoadOptions {
   /** Blocks per layer group. */
   readonly numBlocks: readonly number[];
   readonly kvDType: KvDType;
-  /** `quantized`: integer products for block-quantized weights. `float`: float32 activations everywhere (oracle mode). */
-  readonly activations: 'quantized' | 'float';
+  /**
+   * `quantized`: integer products for block-quantized weights. `float`: float32 activations everywhere (oracle mode).
+   * `fast`: as quantized, but large steps with 16-bit operands on matrix units, whose bits depend on what else is in the
+   * step; `unsupported-model` where a backend has none.
+   */
+  readonly activations: ActivationMode;
   readonly maxBatchTokens: number;
   readonly maxBatchSequences: number;
   readonly maxBlocksPerSequence: number;
