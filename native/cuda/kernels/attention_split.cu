@@ -44,6 +44,41 @@ __device__ inline void eight_values(const std::uint8_t* p, float* out) {
   for (int i = 0; i < 8; ++i) out[i] = Pool::to_float(values[i]);
 }
 
+// Two dimensions of a thread's rows over tokens low .. high - 1, four at a time; those beside them are unseen by all rows.
+// kWhole: every row sees them all.
+template <typename Pool, bool kStaged, bool kWhole>
+__device__ inline void add_values(float (*acc)[2], const float* weights, const std::uint8_t* values, std::int64_t stride,
+                                  bool second, int low, int high) {
+  using Value = typename Pool::Type;
+#pragma unroll(kWhole ? 4 : 1)
+  for (int i = low / 4 * 4; i < high; i += 4) {
+    float v[4][2];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::uint8_t* at = values + (i + j) * stride;
+      if constexpr (kStaged && sizeof(Value) == 2) {
+        const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
+        v[j][0] = Pool::to_float(static_cast<Value>(raw));
+        v[j][1] = Pool::to_float(static_cast<Value>(raw >> 16));
+      } else {
+        v[j][0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
+        v[j][1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kGroupRows; ++n) {
+      const float4 four = *reinterpret_cast<const float4*>(weights + n * kRowGroups * kSpanTokens + i);
+      const float p[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float one = __fmaf_rn(p[j], v[j][0], acc[n][0]), other = __fmaf_rn(p[j], v[j][1], acc[n][1]);
+        acc[n][0] = kWhole || p[j] != kUnseen ? one : acc[n][0];
+        acc[n][1] = kWhole || p[j] != kUnseen ? other : acc[n][1];
+      }
+    }
+  }
+}
+
 // kStaged: rows are whole 16-byte pieces and pass through shared memory; else they are read where they lie.
 template <typename Pool, bool kStaged>
 __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
@@ -76,6 +111,13 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
     std::uint8_t* staged = reinterpret_cast<std::uint8_t*>(scores + kFewRows * kSpanTokens);
     const int pieces = row_bytes / 16;
     const auto stage = [&](const std::uint8_t* from, std::uint8_t* to, int begin, int end) {
+      if (kThreads % pieces == 0) {
+        const int piece = t % pieces * 16;
+        for (int token = begin + t / pieces; token < end; token += kThreads / pieces) {
+          copy_async(to + token * stride + piece, from + token * row_bytes + piece);
+        }
+        return;
+      }
       for (int at = begin * pieces + t; at < end * pieces; at += kThreads) {
         copy_async(to + at / pieces * stride + at % pieces * 16, from + std::int64_t{at} * 16);
       }
@@ -152,8 +194,8 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
     const float score[2] = {sees[0] ? row[lane] : kLowest, sees[1] ? row[lane + 32] : kLowest};
     const float most = warp_max(fmaxf(score[0], score[1]));
     const float p[2] = {sees[0] ? exponential(score[0] - most) : 0.0f, sees[1] ? exponential(score[1] - most) : 0.0f};
-    row[lane] = p[0];
-    row[lane + 32] = p[1];
+    row[lane] = sees[0] ? p[0] : kUnseen;
+    row[lane + 32] = sees[1] ? p[1] : kUnseen;
     const float sum = warp_sum(p[0] + p[1]);
     if (lane == 0) {
       state[r * (D + 2)] = most;
@@ -164,36 +206,18 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
   __syncthreads();
 
   if (g >= item.n_rows) return;
+  // Every row sees every token of most spans: nothing to leave out there.
+  const bool whole = visible(args, item.high_position).begin <= origin &&
+                     visible(args, item.low_position).end >= origin + kSpanTokens;
   for (int d = 2 * lane_in_group; d < D; d += 2 * kGroupThreads) {
     const bool second = d + 1 < D;
     float acc[kGroupRows][2] = {};
-    // Four tokens at a time; those outside a row's range have p = 0, and what their slots hold is not added.
-#pragma unroll 2
-    for (int i = low / 4 * 4; i < high; i += 4) {
-      float v[4][2];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const std::uint8_t* at = values + (i + j) * stride + d * static_cast<int>(sizeof(Value));
-        if constexpr (kStaged && sizeof(Value) == 2) {
-          const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
-          v[j][0] = Pool::to_float(static_cast<Value>(raw));
-          v[j][1] = Pool::to_float(static_cast<Value>(raw >> 16));
-        } else {
-          v[j][0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
-          v[j][1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kGroupRows; ++n) {
-        const float4 four = *reinterpret_cast<const float4*>(scores + (g + n * kRowGroups) * kSpanTokens + i);
-        const float p[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const float one = __fmaf_rn(p[j], v[j][0], acc[n][0]), other = __fmaf_rn(p[j], v[j][1], acc[n][1]);
-          acc[n][0] = p[j] != 0.0f ? one : acc[n][0];
-          acc[n][1] = p[j] != 0.0f ? other : acc[n][1];
-        }
-      }
+    const float* weights = scores + g * kSpanTokens;
+    const std::uint8_t* from = values + d * static_cast<int>(sizeof(Value));
+    if (whole) {
+      add_values<Pool, kStaged, true>(acc, weights, from, stride, second, 0, kSpanTokens);
+    } else {
+      add_values<Pool, kStaged, false>(acc, weights, from, stride, second, low, high);
     }
 #pragma unroll
     for (int n = 0; n < kGroupRows; ++n) {
