@@ -2,7 +2,8 @@
 // definition is in attention.cuh.
 //
 // A span's keys and values are on their way to shared memory together before anything waits, so that a span costs one
-// trip to memory. Four groups of threads take rows g and g + 4: one thread a token for the scores, one a pair of
+// trip to memory. Four groups of threads take rows g and, of items
+// with more than four rows, g + 4: one thread a token for the scores, one a pair of
 // dimensions for the output.
 #include "cuda/kernels/attention.cuh"
 
@@ -13,7 +14,6 @@ namespace {
 constexpr int kThreads = kAttentionThreads;
 constexpr int kRowGroups = 4;
 constexpr int kGroupThreads = kThreads / kRowGroups;
-constexpr int kGroupRows = kFewRows / kRowGroups;
 static_assert(kGroupThreads == kSpanTokens);
 constexpr std::size_t kMaxStaged = 200 * 1024;
 
@@ -46,7 +46,7 @@ __device__ inline void eight_values(const std::uint8_t* p, float* out) {
 
 // Two dimensions of a thread's rows over tokens low .. high - 1, four at a time; those beside them are unseen by all rows.
 // kWhole: every row sees them all.
-template <typename Pool, bool kStaged, bool kWhole>
+template <typename Pool, int kGroupRows, bool kStaged, bool kWhole>
 __device__ inline void add_values(float (*acc)[2], const float* weights, const std::uint8_t* values, std::int64_t stride,
                                   bool second, int low, int high) {
   using Value = typename Pool::Type;
@@ -80,7 +80,7 @@ __device__ inline void add_values(float (*acc)[2], const float* weights, const s
 }
 
 // kStaged: rows are whole 16-byte pieces and pass through shared memory; else they are read where they lie.
-template <typename Pool, bool kStaged>
+template <typename Pool, int kGroupRows, bool kStaged>
 __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
   using Value = typename Pool::Type;
   extern __shared__ float4 aligned_memory[];
@@ -215,9 +215,9 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
     const float* weights = scores + g * kSpanTokens;
     const std::uint8_t* from = values + d * static_cast<int>(sizeof(Value));
     if (whole) {
-      add_values<Pool, kStaged, true>(acc, weights, from, stride, second, 0, kSpanTokens);
+      add_values<Pool, kGroupRows, kStaged, true>(acc, weights, from, stride, second, 0, kSpanTokens);
     } else {
-      add_values<Pool, kStaged, false>(acc, weights, from, stride, second, low, high);
+      add_values<Pool, kGroupRows, kStaged, false>(acc, weights, from, stride, second, low, high);
     }
 #pragma unroll
     for (int n = 0; n < kGroupRows; ++n) {
@@ -245,14 +245,14 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
   const RowRange range = visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
   wait_for_previous();
   const int begin = range.begin / kSpanTokens, end = (range.end + kSpanTokens - 1) / kSpanTokens;
-  const std::int64_t stride = std::int64_t{kFewRows} * (D + 2);
-  const float* states = args.states + std::int64_t{blockIdx.x} * args.n_splits * stride + r * (D + 2);
+  const int stride = kFewRows * (D + 2);
+  const float* states = args.states + (std::int64_t{blockIdx.x} * args.n_splits * kFewRows + r) * (D + 2);
   constexpr int kDims = 4;  // head_dim up to 512
   float o[kDims] = {}, l = 0.0f, m = kLowest;
   for (int done = begin; done < end; done += kMergeThreads) {
     const int count = min(kMergeThreads, end - done);
-    const float own = t < count ? states[(done + t) * stride] : kLowest;
-    const float own_l = t < count ? states[(done + t) * stride + 1] : 0.0f;
+    const float own = t < count ? states[std::int64_t{done + t} * stride] : kLowest;
+    const float own_l = t < count ? states[std::int64_t{done + t} * stride + 1] : 0.0f;
     float upto = own;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
@@ -276,14 +276,15 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
     for (int j = 0; j < kDims; ++j) {
       const int d = t + j * kMergeThreads;
       if (d >= D) continue;
-      const float* from = states + done * stride + 2 + d;
+      const float* from = states + std::int64_t{done} * stride + 2 + d;
       for (int i = 0; i < count; i += kMergeAhead) {
         float state[kMergeAhead];
 #pragma unroll
-        for (int n = 0; n < kMergeAhead; ++n) state[n] = i + n < count ? from[(i + n) * stride] : 0.0f;
+        for (int n = 0; n < kMergeAhead; ++n) state[n] = from[min(i + n, count - 1) * stride];
 #pragma unroll
         for (int n = 0; n < kMergeAhead; ++n) {
-          if (i + n < count) o[j] = __fmaf_rn(o[j], weights[0][i + n], state[n] * weights[1][i + n]);
+          const float next = __fmaf_rn(o[j], weights[0][min(i + n, count - 1)], state[n] * weights[1][min(i + n, count - 1)]);
+          o[j] = i + n < count ? next : o[j];
         }
       }
     }
@@ -302,17 +303,23 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
   }
 }
 
-template <typename Pool>
-void launch(const AttentionArgs& args, cudaStream_t stream) {
+template <typename Pool, int kGroupRows>
+void launch_rows(const AttentionArgs& args, cudaStream_t stream) {
   constexpr int kValueBytes = sizeof(typename Pool::Type);
   const std::size_t staged = fixed_bytes(args.head_dim) + staged_bytes(args.head_dim, kValueBytes);
   const bool stages = args.head_dim % 8 == 0 && staged <= kMaxStaged;
-  const auto kernel = stages ? split_kernel<Pool, true> : split_kernel<Pool, false>;
+  const auto kernel = stages ? split_kernel<Pool, kGroupRows, true> : split_kernel<Pool, kGroupRows, false>;
   const std::size_t bytes = stages ? staged : fixed_bytes(args.head_dim);
   allow_shared(kernel, bytes);
   const auto items = static_cast<unsigned>(args.n_items);
   launch_after("attention", kernel, dim3(items, static_cast<unsigned>(args.n_splits)), kThreads, bytes, stream, args);
   launch_after("attention merge", merge_kernel, dim3(items, kFewRows), kMergeThreads, 0, stream, args);
+}
+
+template <typename Pool>
+void launch(const AttentionArgs& args, cudaStream_t stream) {
+  if (args.rows_per_item <= kRowGroups) return launch_rows<Pool, 1>(args, stream);
+  launch_rows<Pool, kFewRows / kRowGroups>(args, stream);
 }
 
 }  // namespace
