@@ -32,6 +32,11 @@ __device__ inline void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
 }
 
+__device__ inline void copy_word_async(float* to, const float* from) {
+  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+}
+
 // Eight values from shared or global memory, 16-byte aligned.
 template <typename Pool>
 __device__ inline void eight_values(const std::uint8_t* p, float* out) {
@@ -230,13 +235,14 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
 }
 
 constexpr int kMergeThreads = 128;
-constexpr int kMergeAhead = 32;  // states of spans a thread has on their way at a time
+constexpr int kMergeAhead = 64;  // states of spans a thread has on their way at a time
 
 // Merges the spans of one row of one item, kMergeThreads at a time: their weights depend on maxima alone, which a scan
 // finds for all of them at once; then every thread goes through the spans for its dimension.
 __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args) {
   __shared__ float weights[3][kMergeThreads];  // a, b, l
   __shared__ float warp_most[kMergeThreads / 32];
+  __shared__ float states_ahead[kMergeAhead][kMergeThreads];
   let_next_begin();
   const AttentionItem item = args.items[blockIdx.x];
   const int r = blockIdx.y, D = args.head_dim, t = threadIdx.x, lane = t % 32, warp = t / 32;
@@ -277,14 +283,15 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
       const int d = t + j * kMergeThreads;
       if (d >= D) continue;
       const float* from = states + std::int64_t{done} * stride + 2 + d;
+      // A thread's own column: nobody else reads it.
       for (int i = 0; i < count; i += kMergeAhead) {
-        float state[kMergeAhead];
-#pragma unroll
-        for (int n = 0; n < kMergeAhead; ++n) state[n] = from[min(i + n, count - 1) * stride];
-#pragma unroll
-        for (int n = 0; n < kMergeAhead; ++n) {
-          const float next = __fmaf_rn(o[j], weights[0][min(i + n, count - 1)], state[n] * weights[1][min(i + n, count - 1)]);
-          o[j] = i + n < count ? next : o[j];
+        const int ahead = min(kMergeAhead, count - i);
+#pragma unroll 8
+        for (int n = 0; n < ahead; ++n) copy_word_async(&states_ahead[n][t], from + (i + n) * stride);
+        asm volatile("cp.async.commit_group;\n\tcp.async.wait_group 0;" ::: "memory");
+#pragma unroll 4
+        for (int n = 0; n < ahead; ++n) {
+          o[j] = __fmaf_rn(o[j], weights[0][i + n], states_ahead[n][t] * weights[1][i + n]);
         }
       }
     }
