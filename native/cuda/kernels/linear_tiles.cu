@@ -19,10 +19,7 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kTileRows = 16 * kWarps;
-// Chunks whose codes shared memory holds: a few ahead, each at a barrier of its own; of few tokens as many as there is room
-// for, between two barriers.
-template <int kColumns>
-inline constexpr int kHeldChunks = kColumns == 1 ? 20 : 3;
+constexpr int kStages = 3;  // chunks whose codes shared memory holds
 // Bytes from token to token of staged codes and of staged group infos: other banks for neighbouring tokens.
 constexpr int kCodeStride = kChunkPairs * 64 + 32;
 constexpr int kInfoStride = kChunkPairs * 2 * static_cast<int>(sizeof(GroupInfo)) + 16;
@@ -124,8 +121,6 @@ template <typename Format, int kColumns>
 __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kColumns == 8 ? 3 : kColumns == 4 ? 4 : 5)
     tile_kernel(ProductParts parts, QuantizedInput x, int tokens) {
   constexpr int kTokens = 8 * kColumns, kStageBytes = kTokens * (kCodeStride + kInfoStride);
-  constexpr int kStages = kHeldChunks<kColumns>;
-  constexpr bool kRing = kColumns > 1;
   constexpr bool kHalves = Format::kKind == ScaleKind::halves;
   constexpr int kBytes = kStages * kStageBytes > kTokens * kTileRows * 4 ? kStages * kStageBytes : kTokens * kTileRows * 4;
   __shared__ alignas(16) std::uint8_t memory[kBytes];
@@ -183,27 +178,17 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
 #pragma unroll
     for (int p = 0; p < kChunkPairs; ++p) load(chunks.begin, p);
   }
-  if constexpr (kRing) {
 #pragma unroll
-    for (int i = 0; i < kStages - 1; ++i) stage(chunks.begin + i, i);
-  }
-  int ready = 0;  // stage of the chunk
-  [[maybe_unused]] int free = kStages - 1;
+  for (int i = 0; i < kStages - 1; ++i) stage(chunks.begin + i, i);
+  int ready = 0, free = kStages - 1;  // stages
   for (int chunk = chunks.begin; chunk < chunks.end; ++chunk) {
-    if constexpr (kRing) {
-      asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
-      __syncthreads();
-      stage(chunk + kStages - 1, free);
-      free = free + 1 == kStages ? 0 : free + 1;
-    } else if (ready == 0) {
-      __syncthreads();
-      for (int i = 0; i < kStages && chunk + i < chunks.end; ++i) stage(chunk + i, i);
-      asm volatile("cp.async.wait_group 0;" ::: "memory");
-      __syncthreads();
-    }
+    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
+    __syncthreads();
+    stage(chunk + kStages - 1, free);
     const std::uint8_t* codes = memory + ready * kStageBytes + lane / 4 * kCodeStride + (kHalves ? 4 : 8) * q;
     const std::uint8_t* infos = memory + ready * kStageBytes + kTokens * kCodeStride + 2 * q * kInfoStride;
     ready = ready + 1 == kStages ? 0 : ready + 1;
+    free = free + 1 == kStages ? 0 : free + 1;
     float acc[kColumns][4] = {};
 #pragma unroll
     for (int p = 0; p < kChunkPairs; ++p) {
