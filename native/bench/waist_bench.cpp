@@ -267,14 +267,16 @@ class Bench {
       waiter.wait_for(static_cast<int>(steps));
       rates.push_back(S * (static_cast<double>(steps) - warm) / (seconds() - begin));
     }
+    std::string all_rates;
+    for (const double one : rates) all_rates += (all_rates.empty() ? "" : ",") + std::to_string(one);
     std::sort(rates.begin(), rates.end());
     const double rate = median(rates);
     const double kv_bytes = 2.0 * kLayers * kKvHeads * kHeadDim * 2.0 * (context + steps / 2.0) * S;
     const double bytes = static_cast<double>(model_.read_bytes()) + kv_bytes;
     std::printf("{\"what\":\"decode\",\"type\":\"%s\",\"sequences\":%u,\"context\":%u,\"temperature\":%g,"
-                "\"tokens_per_s\":%.1f,\"min\":%.1f,\"max\":%.1f,\"step_ms\":%.4f,\"gigabytes_per_s\":%.1f}\n",
+                "\"tokens_per_s\":%.1f,\"min\":%.1f,\"max\":%.1f,\"step_ms\":%.4f,\"gigabytes_per_s\":%.1f,\"runs\":[%s]}\n",
                 type_.c_str(), S, context, static_cast<double>(temperature), rate, rates.front(), rates.back(),
-                1000.0 * S / rate, bytes * rate / S / 1e9);
+                1000.0 * S / rate, bytes * rate / S / 1e9, all_rates.c_str());
     std::fflush(stdout);
   }
 

@@ -193,6 +193,43 @@ KV_TEST("random batches with strangers give the bits of each sequence alone") {
   }
 }
 
+KV_TEST("each of 32 sequences decoded together has the bits it has alone") {
+  for (const TinyShape& shape : shapes()) {
+    const TinyModel model(shape);
+    kv_runner_options options = default_options();
+    options.max_batch_sequences = 32;
+    TestRunner together(model, options);
+    TestRunner alone(model, default_options());
+    constexpr std::size_t kSequences = 32;
+    std::vector<Sequence> sequences;
+    for (std::size_t i = 0; i < kSequences; ++i) {
+      sequences.push_back({random_tokens(20 + 7 * i, shape.vocab, 100 + i),
+                           tables(model.model.n_groups, 1, static_cast<int>(i), 1)});
+    }
+    std::vector<std::uint64_t> last;
+    for (std::size_t left = kDecoded; left-- > 0;) {
+      std::vector<RowSpec> rows;
+      for (const Sequence& sequence : sequences) {
+        const std::size_t end = sequence.tokens.size() - left;
+        if (left == kDecoded - 1) {
+          const Outcome out = together.step(BatchSpec({row_of(sequence, 0, end - 1)}, model.model.n_groups));
+          KV_CHECK_MSG(out.status == KV_OK, "%s", out.message.c_str());
+        }
+        rows.push_back(row_of(sequence, end - 1, end));
+      }
+      const Outcome out = together.step(BatchSpec(rows, model.model.n_groups));
+      KV_CHECK_MSG(out.status == KV_OK, "%s", out.message.c_str());
+      last = out.hashes;
+    }
+    for (std::size_t i = 0; i < kSequences; ++i) {
+      Sequence moved = sequences[i];
+      moved.tables = tables(model.model.n_groups, 1, 39, 1);
+      const Outcome out = alone.step(BatchSpec({row_of(moved, 0, moved.tokens.size())}, model.model.n_groups));
+      KV_CHECK_MSG(out.hashes[0] == last[i], "sequence %zu of %zu tokens", i, moved.tokens.size());
+    }
+  }
+}
+
 KV_TEST("logits of all rows, targets and hashes agree with each other") {
   const TinyModel model(shapes()[1]);
   kv_runner_options options = default_options();

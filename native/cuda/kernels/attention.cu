@@ -107,8 +107,8 @@ __device__ void attend_block(const AttentionArgs& args, const Shared& s, const t
     const float score[2] = {sees[0] ? row[lane] : kLowest, sees[1] ? row[lane + 32] : kLowest};
     const float most = warp_max(fmaxf(score[0], score[1]));
     const float p[2] = {sees[0] ? exponential(score[0] - most) : 0.0f, sees[1] ? exponential(score[1] - most) : 0.0f};
-    row[lane] = p[0];
-    row[lane + 32] = p[1];
+    row[lane] = sees[0] ? p[0] : kUnseen;
+    row[lane + 32] = sees[1] ? p[1] : kUnseen;
     const float sum = warp_sum(p[0] + p[1]);
     if (lane == 0) {
       s.m[span * kRows + r] = most;
@@ -122,7 +122,7 @@ __device__ void attend_block(const AttentionArgs& args, const Shared& s, const t
     const int stop = min(high, (span + 1) * kSpanTokens);
     const int start = max(low, span * kSpanTokens) / kAhead * kAhead;
     const bool second = d + 1 < D;
-    // Whole groups of tokens: those outside a row's range have p = 0, and what their slots hold is not added.
+    // Whole groups of tokens: what the slots of those outside a row's range hold is not added.
     for (int i = start; i < stop; i += kAhead) {
       float2 v[kAhead];
 #pragma unroll
@@ -137,8 +137,8 @@ __device__ void attend_block(const AttentionArgs& args, const Shared& s, const t
           for (int n = 0; n < 4; ++n) {
             const float first = __fmaf_rn(p[n], v[j + n].x, acc[r][0]);
             const float other = __fmaf_rn(p[n], v[j + n].y, acc[r][1]);
-            acc[r][0] = p[n] != 0.0f ? first : acc[r][0];
-            acc[r][1] = p[n] != 0.0f ? other : acc[r][1];
+            acc[r][0] = p[n] != kUnseen ? first : acc[r][0];
+            acc[r][1] = p[n] != kUnseen ? other : acc[r][1];
           }
         }
       }

@@ -4,7 +4,7 @@
 //   s(r,t) = (fma over d ascending, from 0, of q(r,d) * k(t,d)) * scale        softcap: c * tanh(s / c)
 //   m(r) = max of s over the row's tokens of the span, p = e^(s - m)
 //   l(r) = lane j of 32 adds p(j) and p(j + 32) to 0, then the warp's butterfly
-//   o(r,d) = fma over t ascending from 0 of p(r,t) * v(t,d), tokens with p = 0 left out
+//   o(r,d) = fma over t ascending from 0 of p(r,t) * v(t,d)
 //   merge of spans in ascending order from m = -inf, l = o = 0:
 //     m' = max(m, ms), a = e^(m - m'), b = e^(ms - m'), l' = fma(l, a, ls * b), o' = fma(o, a, os * b)
 //   a sink is one more span with l = 1 and o = 0; output o / l
@@ -21,6 +21,7 @@ namespace kv::cuda {
 inline constexpr int kAttentionThreads = 256;
 inline constexpr int kSpansPerBlock = kBlockTokens / kSpanTokens;
 inline constexpr float kLowest = -INFINITY;
+inline constexpr float kUnseen = -1.0f;  // in place of a weight p: the row does not see this token
 
 template <typename Pool, bool kAligned>
 struct PoolReader {

@@ -2,7 +2,8 @@
 // definition is in attention.cuh.
 //
 // A span's keys and values are on their way to shared memory together before anything waits, so that a span costs one
-// trip to memory. Four groups of threads take rows g and g + 4: one thread a token for the scores, one a pair of
+// trip to memory. Four groups of threads take rows g and, of items
+// with more than four rows, g + 4: one thread a token for the scores, one a pair of
 // dimensions for the output.
 #include "cuda/kernels/attention.cuh"
 
@@ -13,7 +14,6 @@ namespace {
 constexpr int kThreads = kAttentionThreads;
 constexpr int kRowGroups = 4;
 constexpr int kGroupThreads = kThreads / kRowGroups;
-constexpr int kGroupRows = kFewRows / kRowGroups;
 static_assert(kGroupThreads == kSpanTokens);
 constexpr std::size_t kMaxStaged = 200 * 1024;
 
@@ -32,6 +32,11 @@ __device__ inline void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
 }
 
+__device__ inline void copy_word_async(float* to, const float* from) {
+  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
+}
+
 // Eight values from shared or global memory, 16-byte aligned.
 template <typename Pool>
 __device__ inline void eight_values(const std::uint8_t* p, float* out) {
@@ -44,8 +49,43 @@ __device__ inline void eight_values(const std::uint8_t* p, float* out) {
   for (int i = 0; i < 8; ++i) out[i] = Pool::to_float(values[i]);
 }
 
+// Two dimensions of a thread's rows over tokens low .. high - 1, four at a time; those beside them are unseen by all rows.
+// kWhole: every row sees them all.
+template <typename Pool, int kGroupRows, bool kStaged, bool kWhole>
+__device__ inline void add_values(float (*acc)[2], const float* weights, const std::uint8_t* values, std::int64_t stride,
+                                  bool second, int low, int high) {
+  using Value = typename Pool::Type;
+#pragma unroll(kWhole ? 4 : 1)
+  for (int i = low / 4 * 4; i < high; i += 4) {
+    float v[4][2];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::uint8_t* at = values + (i + j) * stride;
+      if constexpr (kStaged && sizeof(Value) == 2) {
+        const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
+        v[j][0] = Pool::to_float(static_cast<Value>(raw));
+        v[j][1] = Pool::to_float(static_cast<Value>(raw >> 16));
+      } else {
+        v[j][0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
+        v[j][1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kGroupRows; ++n) {
+      const float4 four = *reinterpret_cast<const float4*>(weights + n * kRowGroups * kSpanTokens + i);
+      const float p[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float one = __fmaf_rn(p[j], v[j][0], acc[n][0]), other = __fmaf_rn(p[j], v[j][1], acc[n][1]);
+        acc[n][0] = kWhole || p[j] != kUnseen ? one : acc[n][0];
+        acc[n][1] = kWhole || p[j] != kUnseen ? other : acc[n][1];
+      }
+    }
+  }
+}
+
 // kStaged: rows are whole 16-byte pieces and pass through shared memory; else they are read where they lie.
-template <typename Pool, bool kStaged>
+template <typename Pool, int kGroupRows, bool kStaged>
 __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
   using Value = typename Pool::Type;
   extern __shared__ float4 aligned_memory[];
@@ -76,6 +116,13 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
     std::uint8_t* staged = reinterpret_cast<std::uint8_t*>(scores + kFewRows * kSpanTokens);
     const int pieces = row_bytes / 16;
     const auto stage = [&](const std::uint8_t* from, std::uint8_t* to, int begin, int end) {
+      if (kThreads % pieces == 0) {
+        const int piece = t % pieces * 16;
+        for (int token = begin + t / pieces; token < end; token += kThreads / pieces) {
+          copy_async(to + token * stride + piece, from + token * row_bytes + piece);
+        }
+        return;
+      }
       for (int at = begin * pieces + t; at < end * pieces; at += kThreads) {
         copy_async(to + at / pieces * stride + at % pieces * 16, from + std::int64_t{at} * 16);
       }
@@ -152,8 +199,8 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
     const float score[2] = {sees[0] ? row[lane] : kLowest, sees[1] ? row[lane + 32] : kLowest};
     const float most = warp_max(fmaxf(score[0], score[1]));
     const float p[2] = {sees[0] ? exponential(score[0] - most) : 0.0f, sees[1] ? exponential(score[1] - most) : 0.0f};
-    row[lane] = p[0];
-    row[lane + 32] = p[1];
+    row[lane] = sees[0] ? p[0] : kUnseen;
+    row[lane + 32] = sees[1] ? p[1] : kUnseen;
     const float sum = warp_sum(p[0] + p[1]);
     if (lane == 0) {
       state[r * (D + 2)] = most;
@@ -164,36 +211,18 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
   __syncthreads();
 
   if (g >= item.n_rows) return;
+  // Every row sees every token of most spans: nothing to leave out there.
+  const bool whole = visible(args, item.high_position).begin <= origin &&
+                     visible(args, item.low_position).end >= origin + kSpanTokens;
   for (int d = 2 * lane_in_group; d < D; d += 2 * kGroupThreads) {
     const bool second = d + 1 < D;
     float acc[kGroupRows][2] = {};
-    // Four tokens at a time; those outside a row's range have p = 0, and what their slots hold is not added.
-#pragma unroll 2
-    for (int i = low / 4 * 4; i < high; i += 4) {
-      float v[4][2];
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const std::uint8_t* at = values + (i + j) * stride + d * static_cast<int>(sizeof(Value));
-        if constexpr (kStaged && sizeof(Value) == 2) {
-          const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
-          v[j][0] = Pool::to_float(static_cast<Value>(raw));
-          v[j][1] = Pool::to_float(static_cast<Value>(raw >> 16));
-        } else {
-          v[j][0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
-          v[j][1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < kGroupRows; ++n) {
-        const float4 four = *reinterpret_cast<const float4*>(scores + (g + n * kRowGroups) * kSpanTokens + i);
-        const float p[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const float one = __fmaf_rn(p[j], v[j][0], acc[n][0]), other = __fmaf_rn(p[j], v[j][1], acc[n][1]);
-          acc[n][0] = p[j] != 0.0f ? one : acc[n][0];
-          acc[n][1] = p[j] != 0.0f ? other : acc[n][1];
-        }
-      }
+    const float* weights = scores + g * kSpanTokens;
+    const std::uint8_t* from = values + d * static_cast<int>(sizeof(Value));
+    if (whole) {
+      add_values<Pool, kGroupRows, kStaged, true>(acc, weights, from, stride, second, 0, kSpanTokens);
+    } else {
+      add_values<Pool, kGroupRows, kStaged, false>(acc, weights, from, stride, second, low, high);
     }
 #pragma unroll
     for (int n = 0; n < kGroupRows; ++n) {
@@ -206,13 +235,14 @@ __global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
 }
 
 constexpr int kMergeThreads = 128;
-constexpr int kMergeAhead = 32;  // states of spans a thread has on their way at a time
+constexpr int kMergeAhead = 64;  // states of spans a thread has on their way at a time
 
 // Merges the spans of one row of one item, kMergeThreads at a time: their weights depend on maxima alone, which a scan
 // finds for all of them at once; then every thread goes through the spans for its dimension.
 __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args) {
   __shared__ float weights[3][kMergeThreads];  // a, b, l
   __shared__ float warp_most[kMergeThreads / 32];
+  __shared__ float states_ahead[kMergeAhead][kMergeThreads];
   let_next_begin();
   const AttentionItem item = args.items[blockIdx.x];
   const int r = blockIdx.y, D = args.head_dim, t = threadIdx.x, lane = t % 32, warp = t / 32;
@@ -221,14 +251,14 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
   const RowRange range = visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
   wait_for_previous();
   const int begin = range.begin / kSpanTokens, end = (range.end + kSpanTokens - 1) / kSpanTokens;
-  const std::int64_t stride = std::int64_t{kFewRows} * (D + 2);
-  const float* states = args.states + std::int64_t{blockIdx.x} * args.n_splits * stride + r * (D + 2);
+  const int stride = kFewRows * (D + 2);
+  const float* states = args.states + (std::int64_t{blockIdx.x} * args.n_splits * kFewRows + r) * (D + 2);
   constexpr int kDims = 4;  // head_dim up to 512
   float o[kDims] = {}, l = 0.0f, m = kLowest;
   for (int done = begin; done < end; done += kMergeThreads) {
     const int count = min(kMergeThreads, end - done);
-    const float own = t < count ? states[(done + t) * stride] : kLowest;
-    const float own_l = t < count ? states[(done + t) * stride + 1] : 0.0f;
+    const float own = t < count ? states[std::int64_t{done + t} * stride] : kLowest;
+    const float own_l = t < count ? states[std::int64_t{done + t} * stride + 1] : 0.0f;
     float upto = own;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
@@ -252,14 +282,16 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
     for (int j = 0; j < kDims; ++j) {
       const int d = t + j * kMergeThreads;
       if (d >= D) continue;
-      const float* from = states + done * stride + 2 + d;
+      const float* from = states + std::int64_t{done} * stride + 2 + d;
+      // A thread's own column: nobody else reads it.
       for (int i = 0; i < count; i += kMergeAhead) {
-        float state[kMergeAhead];
-#pragma unroll
-        for (int n = 0; n < kMergeAhead; ++n) state[n] = i + n < count ? from[(i + n) * stride] : 0.0f;
-#pragma unroll
-        for (int n = 0; n < kMergeAhead; ++n) {
-          if (i + n < count) o[j] = __fmaf_rn(o[j], weights[0][i + n], state[n] * weights[1][i + n]);
+        const int ahead = min(kMergeAhead, count - i);
+#pragma unroll 8
+        for (int n = 0; n < ahead; ++n) copy_word_async(&states_ahead[n][t], from + (i + n) * stride);
+        asm volatile("cp.async.commit_group;\n\tcp.async.wait_group 0;" ::: "memory");
+#pragma unroll 4
+        for (int n = 0; n < ahead; ++n) {
+          o[j] = __fmaf_rn(o[j], weights[0][i + n], states_ahead[n][t] * weights[1][i + n]);
         }
       }
     }
@@ -278,17 +310,23 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args
   }
 }
 
-template <typename Pool>
-void launch(const AttentionArgs& args, cudaStream_t stream) {
+template <typename Pool, int kGroupRows>
+void launch_rows(const AttentionArgs& args, cudaStream_t stream) {
   constexpr int kValueBytes = sizeof(typename Pool::Type);
   const std::size_t staged = fixed_bytes(args.head_dim) + staged_bytes(args.head_dim, kValueBytes);
   const bool stages = args.head_dim % 8 == 0 && staged <= kMaxStaged;
-  const auto kernel = stages ? split_kernel<Pool, true> : split_kernel<Pool, false>;
+  const auto kernel = stages ? split_kernel<Pool, kGroupRows, true> : split_kernel<Pool, kGroupRows, false>;
   const std::size_t bytes = stages ? staged : fixed_bytes(args.head_dim);
   allow_shared(kernel, bytes);
   const auto items = static_cast<unsigned>(args.n_items);
   launch_after("attention", kernel, dim3(items, static_cast<unsigned>(args.n_splits)), kThreads, bytes, stream, args);
   launch_after("attention merge", merge_kernel, dim3(items, kFewRows), kMergeThreads, 0, stream, args);
+}
+
+template <typename Pool>
+void launch(const AttentionArgs& args, cudaStream_t stream) {
+  if (args.rows_per_item <= kRowGroups) return launch_rows<Pool, 1>(args, stream);
+  launch_rows<Pool, kFewRows / kRowGroups>(args, stream);
 }
 
 }  // namespace

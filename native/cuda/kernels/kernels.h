@@ -174,7 +174,7 @@ struct AttentionArgs {
   const std::int32_t* block_tables;  // (S, table_width)
   float* states;                     // split: (n_items, n_splits, kFewRows, D + 2)
   std::int32_t table_width, n_items, n_splits;  // n_splits: spans of the widest context; 0: an item walks its blocks
-  std::int32_t rows_per_item;
+  std::int32_t rows_per_item;  // at most
   std::int32_t n_heads, n_kv_heads, head_dim, window, dtype;
   float scale, softcap;
 };

@@ -1,6 +1,7 @@
 // linear_float: products with float32 activations, for float weights and for oracle mode. The one definition of an output:
-// lane l of 32 adds w * x over the columns of chunks of 8 with chunk mod 32 = l, ascending, by fma from 0; then the warp's
-// butterfly, + bias, y + it. A warp computes kRows rows for kTokens tokens; which shape it has never shows in the bits.
+// lane l of 32 takes the chunks of 8 columns with chunk mod 32 = l. Its chunks are cut into four runs of as many (the last
+// may have fewer); over a run it adds w * x ascending by fma from 0, and 0 + run 0 + run 1 + run 2 + run 3 is its sum. Then
+// the warp's butterfly over the lanes, + bias, y + it. Who computes which runs never shows in the bits.
 #include "cuda/kernels/dispatch.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/linear_quantized.cuh"
@@ -10,6 +11,9 @@ namespace kv::cuda {
 namespace {
 
 constexpr int kWarps = 8;
+constexpr int kRuns = 4;
+// Rounds of 32 chunks in a run.
+__device__ inline int run_rounds(int chunks) { return ((chunks + 31) / 32 + kRuns - 1) / kRuns; }
 
 template <bool kWhole>
 __device__ inline void load_input(const float* x, int chunk, int cols, float* out) {
@@ -35,9 +39,14 @@ __global__ void __launch_bounds__(32 * kWarps)
   if (first_row >= w.rows) return;
   const int first_token = blockIdx.y * kTokens;
   const int chunks = (w.cols + 7) / 8;
+  const int rounds = run_rounds(chunks);
+  float total[kRows][kTokens] = {};
+#pragma unroll 1
+  for (int run = 0; run < kRuns; ++run) {
   float acc[kRows][kTokens] = {};
+  const int stop = min(chunks, (run + 1) * rounds * 32);
 #pragma unroll(kTokens == 1 ? 4 : 1)
-  for (int chunk = lane; chunk < chunks; chunk += 32) {
+  for (int chunk = run * rounds * 32 + lane; chunk < stop; chunk += 32) {
     float weights[kRows][8];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) Loader::template eight<kWhole>(w, min(first_row + r, w.rows - 1), chunk, weights[r]);
@@ -52,12 +61,18 @@ __global__ void __launch_bounds__(32 * kWarps)
       }
     }
   }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) total[r][t] = total[r][t] + acc[r][t];
+  }
+  }
   let_next_begin();
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      const float sum = warp_sum(acc[r][t]);
+      const float sum = warp_sum(total[r][t]);
       if (lane == 0 && first_row + r < w.rows && first_token + t < tokens) {
         store_product(part, first_token + t, first_row + r, sum);
       }
@@ -65,59 +80,61 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
-// One token, rows of whole chunks: a warp's first weights are on their way before the input is there. Few warps a block, so
-// that blocks of short products spread evenly.
-constexpr int kVectorWarps = 4, kVectorRows = 2;
+// One token, rows of whole chunks: a warp a run of four rows, so that blocks are small and spread evenly; its first weights
+// are on their way before the input is there.
+constexpr int kVectorRows = 4;
 template <typename Loader>
-__global__ void __launch_bounds__(32 * kVectorWarps, 8) float_vector_kernel(ProductParts parts, const float* x) {
-  constexpr int kAhead = 4;
+__global__ void __launch_bounds__(32 * kRuns, 8) float_vector_kernel(ProductParts parts, const float* x) {
+  constexpr int kAhead = 2;  // rounds
+  __shared__ float sums[kRuns][kVectorRows][32];
   int tile = blockIdx.x;
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
-  const int lane = threadIdx.x % 32, row = (tile * kVectorWarps + static_cast<int>(threadIdx.x) / 32) * kVectorRows;
-  if (row >= w.rows) return;
-  const int chunks = w.cols / 8;
+  const int lane = threadIdx.x % 32, run = threadIdx.x / 32, row = tile * kVectorRows;
+  const int chunks = w.cols / 8, rounds = run_rounds(chunks);
+  const int begin = run * rounds * 32 + lane, stop = min(chunks, (run + 1) * rounds * 32);
   typename Loader::Raw raw[kAhead][kVectorRows];
   float acc[kVectorRows] = {};
-  const auto load = [&](int begin) {
+  const auto load = [&](int j, int chunk) {
 #pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-#pragma unroll
-      for (int r = 0; r < kVectorRows; ++r) {
-        raw[j][r] = Loader::load(w, min(row + r, w.rows - 1), min(begin + 32 * j, chunks - 1));
-      }
+    for (int r = 0; r < kVectorRows; ++r) {
+      raw[j][r] = Loader::load(w, min(row + r, w.rows - 1), min(chunk, chunks - 1));
     }
   };
-  load(lane);
+#pragma unroll
+  for (int j = 0; j < kAhead; ++j) {
+    if (begin + 32 * j < stop) load(j, begin + 32 * j);
+  }
   wait_for_previous();
-  for (int begin = lane; begin < chunks; begin += 32 * kAhead) {
+  for (int first = begin; first < stop; first += 32 * kAhead) {
 #pragma unroll
     for (int j = 0; j < kAhead; ++j) {
-      const int chunk = begin + 32 * j;
-      if (chunk < chunks) {
-        float input[8];
-        load_input<true>(x, chunk, w.cols, input);
-#pragma unroll
-        for (int r = 0; r < kVectorRows; ++r) {
-          float weights[8];
-          Loader::convert(raw[j][r], weights);
-#pragma unroll
-          for (int i = 0; i < 8; ++i) acc[r] = __fmaf_rn(weights[i], input[i], acc[r]);
-        }
-      }
-      // The place is free: the next round's weights take it.
+      const int chunk = first + 32 * j;
+      if (chunk >= stop) break;
+      float input[8];
+      load_input<true>(x, chunk, w.cols, input);
 #pragma unroll
       for (int r = 0; r < kVectorRows; ++r) {
-        raw[j][r] = Loader::load(w, min(row + r, w.rows - 1), min(chunk + 32 * kAhead, chunks - 1));
+        float weights[8];
+        Loader::convert(raw[j][r], weights);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) acc[r] = __fmaf_rn(weights[i], input[i], acc[r]);
       }
+      // The place is free: later weights take it.
+      if (chunk + 32 * kAhead < stop) load(j, chunk + 32 * kAhead);
     }
   }
   let_next_begin();
 #pragma unroll
-  for (int r = 0; r < kVectorRows; ++r) {
-    const float sum = warp_sum(acc[r]);
-    if (lane == 0 && row + r < w.rows) store_product(part, 0, row + r, sum);
-  }
+  for (int r = 0; r < kVectorRows; ++r) sums[run][r][lane] = acc[r];
+  __syncthreads();
+  const int own = run;  // a warp finishes one row
+  static_assert(kRuns == kVectorRows);
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kRuns; ++i) sum = sum + sums[i][own][lane];
+  sum = warp_sum(sum);
+  if (lane == 0 && row + own < w.rows) store_product(part, 0, row + own, sum);
 }
 
 template <typename Loader>
@@ -127,10 +144,10 @@ void launch_vector(const LinearPart* parts, int n_parts, const float* x, cudaStr
   int tiles = 0;
   for (int i = 0; i < n_parts; ++i) {
     launch.part[i] = parts[i];
-    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kVectorWarps * kVectorRows));
+    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kVectorRows));
     launch.tile_end[i] = tiles;
   }
-  launch_after("linear_float", float_vector_kernel<Loader>, static_cast<unsigned>(tiles), 32 * kVectorWarps, 0, stream,
+  launch_after("linear_float", float_vector_kernel<Loader>, static_cast<unsigned>(tiles), 32 * kRuns, 0, stream,
                launch, x);
 }
 

@@ -19,7 +19,7 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kTileRows = 16 * kWarps;
-constexpr int kStages = 3;
+constexpr int kStages = 3;  // chunks whose codes shared memory holds
 // Bytes from token to token of staged codes and of staged group infos: other banks for neighbouring tokens.
 constexpr int kCodeStride = kChunkPairs * 64 + 32;
 constexpr int kInfoStride = kChunkPairs * 2 * static_cast<int>(sizeof(GroupInfo)) + 16;
@@ -29,18 +29,18 @@ constexpr int kInfoStride = kChunkPairs * 2 * static_cast<int>(sizeof(GroupInfo)
 constexpr int kMagicBits = 0x4B400000;
 __device__ inline float exact_sum(int bits) { return __int_as_float(bits) - 12582912.0f; }
 
-// d = a (16 x 32, s8) * b (32 x 8, s8) + base of each column.
-__device__ inline void mma32(int* d, const std::uint32_t* a, const std::uint32_t* b, int base0, int base1) {
+// d = a (16 x 32, s8) * b (32 x 8, s8) + kMagicBits.
+__device__ inline void mma32(int* d, const std::uint32_t* a, const std::uint32_t* b) {
   asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%10,%11};"
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
       : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(base0), "r"(base1));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(kMagicBits));
 }
-// d = a (16 x 16, s8) * b (16 x 8, s8) + base of each column.
-__device__ inline void mma16(int* d, std::uint32_t a0, std::uint32_t a1, std::uint32_t b, int base0, int base1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%7,%8};"
+// d = a (16 x 16, s8) * b (16 x 8, s8) + kMagicBits.
+__device__ inline void mma16(int* d, std::uint32_t a0, std::uint32_t a1, std::uint32_t b) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
                : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-               : "r"(a0), "r"(a1), "r"(b), "r"(base0), "r"(base1));
+               : "r"(a0), "r"(a1), "r"(b), "r"(kMagicBits));
 }
 
 // What a lane needs of one row's pair, as it is stored.
@@ -77,6 +77,11 @@ struct LanePair {
     if constexpr (Format::kHigh == 16) return ((high[0] >> (4 * group + 2 * i)) & 0x03030303u) << 4;
     return 0;
   }
+  // Code - zero point in each byte; codes are below 128.
+  __device__ static std::uint32_t centred(std::uint32_t codes) {
+    if constexpr (Format::kZero == 0) return codes;
+    return ((codes | 0x80808080u) - 0x01010101u * Format::kZero) ^ 0x80808080u;
+  }
   // words[group][i]: columns 8q + 4i .. (halves: 4q + 16i ..).
   __device__ void unpack(int q, std::uint32_t (*words)[2]) const {
     if constexpr (!Format::kNibbles) {
@@ -90,25 +95,22 @@ struct LanePair {
           low = shifted_mxfp4(low);
           up = shifted_mxfp4(up);
         }
-        words[0][i] = low | high_bits(i, 0, q);
-        words[1][i] = up | high_bits(i, 1, q);
+        words[0][i] = centred(low | high_bits(i, 0, q));
+        words[1][i] = centred(up | high_bits(i, 1, q));
       }
     }
   }
 };
 
-// A chunk's weights of a lane: [pair][row half].
-template <typename Format>
-struct LaneChunk {
-  LanePair<Format> at[kChunkPairs][2];
-  __device__ void load(const DeviceMatrix& w, const std::int64_t* rows, int chunk, int q) {
-#pragma unroll
-    for (int p = 0; p < kChunkPairs; ++p) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) at[p][h].load(w, rows[h], min(pair_of(chunk, p), w.pairs - 1), q);
-    }
-  }
-};
+// A row of a matrix as a matrix of its own.
+__device__ inline DeviceMatrix row_of(const DeviceMatrix& w, std::int64_t row) {
+  DeviceMatrix view = w;
+  view.codes += row * w.code_stride;
+  view.high += row * w.high_stride;
+  view.scales += row * w.scale_stride;
+  view.extra += row * w.extra_stride;
+  return view;
+}
 
 __device__ inline void copy_async(std::uint8_t* to, const void* from) {
   const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
@@ -116,7 +118,7 @@ __device__ inline void copy_async(std::uint8_t* to, const void* from) {
 }
 
 template <typename Format, int kColumns>
-__global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kColumns == 8 ? 3 : 4)
+__global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kColumns == 8 ? 3 : kColumns == 4 ? 4 : 5)
     tile_kernel(ProductParts parts, QuantizedInput x, int tokens) {
   constexpr int kTokens = 8 * kColumns, kStageBytes = kTokens * (kCodeStride + kInfoStride);
   constexpr bool kHalves = Format::kKind == ScaleKind::halves;
@@ -130,48 +132,63 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
   const int first_token = blockIdx.y * kTokens;
   const int pairs = w.pairs;
   const ChunkRange chunks = segment_chunks(pairs, segment);
-  std::int64_t rows[2];
+  DeviceMatrix rows[2];
 #pragma unroll
-  for (int h = 0; h < 2; ++h) rows[h] = min(tile * kTileRows + 16 * warp + 8 * h + lane / 4, w.rows - 1);
+  for (int h = 0; h < 2; ++h) rows[h] = row_of(w, min(tile * kTileRows + 16 * warp + 8 * h + lane / 4, w.rows - 1));
 
-  const auto stage = [&](int chunk) {
-    if (chunk < chunks.end) {
-      std::uint8_t* to = memory + (chunk - chunks.begin) % kStages * kStageBytes;
-      // Per token eight pieces of codes and four infos.
+  // What a thread stages of every chunk: pieces of 16 bytes, codes of every 16th token and infos of every 32nd.
+  constexpr int kCodeSlots = (kTokens + 15) / 16, kInfoSlots = (kTokens + 31) / 32;
+  std::uint32_t code_from[kCodeSlots], info_from[kInfoSlots];
 #pragma unroll
-      for (int at = t; at < kTokens * 8; at += kThreads) {
-        const int token = at / 8, piece = at % 8, pair = pair_of(chunk, piece / 4);
-        const int from = min(first_token + token, tokens - 1) * pairs + pair;
-        if (pair < pairs) {
-          copy_async(to + token * kCodeStride + piece * 16, x.codes + std::int64_t{from} * 64 + piece % 4 * 16);
-        }
+  for (int i = 0; i < kCodeSlots; ++i) {
+    code_from[i] = static_cast<std::uint32_t>(min(first_token + t / 8 + 16 * i, tokens - 1) * pairs * 4 + t % 4);
+  }
+#pragma unroll
+  for (int i = 0; i < kInfoSlots; ++i) {
+    info_from[i] = static_cast<std::uint32_t>(min(first_token + t / 4 + 32 * i, tokens - 1) * pairs * 2 + t % 2);
+  }
+  const auto stage = [&](int chunk, int at) {
+    const int code_pair = pair_of(chunk, t / 4 % 2), info_pair = pair_of(chunk, t / 2 % 2);
+    std::uint8_t* to = memory + at * kStageBytes;
+    if (chunk < chunks.end && code_pair < pairs && (kTokens >= 16 || t < 8 * kTokens)) {
+#pragma unroll
+      for (int i = 0; i < kCodeSlots; ++i) {
+        copy_async(to + (t / 8 + 16 * i) * kCodeStride + t % 8 * 16,
+                   x.codes + std::uint64_t{code_from[i] + static_cast<std::uint32_t>(code_pair) * 4} * 16);
       }
+    }
+    if (chunk < chunks.end && info_pair < pairs && (kTokens >= 32 || t < 4 * kTokens)) {
 #pragma unroll
-      for (int at = t; at < kTokens * 4; at += kThreads) {
-        const int token = at / 4, piece = at % 4, pair = pair_of(chunk, piece / 2);
-        const int from = min(first_token + token, tokens - 1) * pairs + pair;
-        if (pair < pairs) {
-          copy_async(to + kTokens * kCodeStride + token * kInfoStride + piece * 16,
-                     x.groups + std::int64_t{from} * 2 + piece % 2);
-        }
+      for (int i = 0; i < kInfoSlots; ++i) {
+        copy_async(to + kTokens * kCodeStride + (t / 4 + 32 * i) * kInfoStride + t % 4 * 16,
+                   x.groups + (info_from[i] + static_cast<std::uint32_t>(info_pair) * 2));
       }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
 
   float total[kColumns][4] = {};
-  LaneChunk<Format> raw;
-  if (chunks.begin < chunks.end) raw.load(w, rows, chunks.begin, q);
+  LanePair<Format> raw[kChunkPairs][2];  // [pair][row half]
+  const auto load = [&](int chunk, int p) {
+    const int pair = min(pair_of(chunk, p), pairs - 1);
 #pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) stage(chunks.begin + i);
+    for (int h = 0; h < 2; ++h) raw[p][h].load(rows[h], 0, pair, q);
+  };
+  if (chunks.begin < chunks.end) {
+#pragma unroll
+    for (int p = 0; p < kChunkPairs; ++p) load(chunks.begin, p);
+  }
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) stage(chunks.begin + i, i);
+  int ready = 0, free = kStages - 1;  // stages
   for (int chunk = chunks.begin; chunk < chunks.end; ++chunk) {
     asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
     __syncthreads();
-    stage(chunk + kStages - 1);
-    LaneChunk<Format> next;
-    next.load(w, rows, min(chunk + 1, chunks.end - 1), q);
-    const std::uint8_t* codes = memory + (chunk - chunks.begin) % kStages * kStageBytes;
-    const std::uint8_t* infos = codes + kTokens * kCodeStride;
+    stage(chunk + kStages - 1, free);
+    const std::uint8_t* codes = memory + ready * kStageBytes + lane / 4 * kCodeStride + (kHalves ? 4 : 8) * q;
+    const std::uint8_t* infos = memory + ready * kStageBytes + kTokens * kCodeStride + 2 * q * kInfoStride;
+    ready = ready + 1 == kStages ? 0 : ready + 1;
+    free = free + 1 == kStages ? 0 : free + 1;
     float acc[kColumns][4] = {};
 #pragma unroll
     for (int p = 0; p < kChunkPairs; ++p) {
@@ -181,35 +198,33 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
       float s[2][4], lo[2][2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        raw.at[p][h].unpack(q, a[h]);
-        Format::scales_of(raw.at[p][h].scales, pair, s[h], lo[h]);
+        raw[p][h].unpack(q, a[h]);
+        Format::scales_of(raw[p][h].scales, pair, s[h], lo[h]);
       }
+      load(min(chunk + 1, chunks.end - 1), p);
 #pragma unroll
       for (int g = 0; g < 2; ++g) {
 #pragma unroll
         for (int n = 0; n < kColumns; ++n) {
-          const std::uint8_t* from = codes + (8 * n + lane / 4) * kCodeStride + (2 * p + g) * 32;
+          const std::uint8_t* from = codes + 8 * n * kCodeStride + (2 * p + g) * 32;
           std::uint32_t b[2];
           if constexpr (kHalves) {
-            b[0] = *reinterpret_cast<const std::uint32_t*>(from + 4 * q);
-            b[1] = *reinterpret_cast<const std::uint32_t*>(from + 16 + 4 * q);
+            b[0] = *reinterpret_cast<const std::uint32_t*>(from);
+            b[1] = *reinterpret_cast<const std::uint32_t*>(from + 16);
           } else {
-            const uint2 both = *reinterpret_cast<const uint2*>(from + 8 * q);
+            const uint2 both = *reinterpret_cast<const uint2*>(from);
             b[0] = both.x;
             b[1] = both.y;
           }
           GroupInfo info[2];
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
-            info[j] = *reinterpret_cast<const GroupInfo*>(infos + (8 * n + 2 * q + j) * kInfoStride + (2 * p + g) * 16);
+            info[j] = *reinterpret_cast<const GroupInfo*>(infos + (8 * n + j) * kInfoStride + (2 * p + g) * 16);
           }
           if constexpr (kHalves) {
             int d[4], e[4];
-            const int second[2] = {info[0].sum - info[0].half_sum, info[1].sum - info[1].half_sum};
-            mma16(d, a[0][g][0], a[1][g][0], b[0], kMagicBits - Format::kZero * info[0].half_sum,
-                  kMagicBits - Format::kZero * info[1].half_sum);
-            mma16(e, a[0][g][1], a[1][g][1], b[1], kMagicBits - Format::kZero * second[0],
-                  kMagicBits - Format::kZero * second[1]);
+            mma16(d, a[0][g][0], a[1][g][0], b[0]);
+            mma16(e, a[0][g][1], a[1][g][1], b[1]);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
               acc[n][i] = __fmaf_rn(exact_sum(d[i]), s[i / 2][2 * g] * info[i % 2].scale, acc[n][i]);
@@ -218,7 +233,7 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
           } else {
             int d[4];
             const std::uint32_t operand[4] = {a[0][g][0], a[1][g][0], a[0][g][1], a[1][g][1]};
-            mma32(d, operand, b, kMagicBits - Format::kZero * info[0].sum, kMagicBits - Format::kZero * info[1].sum);
+            mma32(d, operand, b);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
               acc[n][i] = __fmaf_rn(exact_sum(d[i]), s[i / 2][g] * info[i % 2].scale, acc[n][i]);
@@ -235,7 +250,6 @@ __global__ void __cluster_dims__(kSegments, 1, 1) __launch_bounds__(kThreads, kC
 #pragma unroll
       for (int i = 0; i < 4; ++i) total[n][i] = total[n][i] + acc[n][i];
     }
-    raw = next;
   }
   asm volatile("cp.async.wait_group 0;" ::: "memory");
   __syncthreads();

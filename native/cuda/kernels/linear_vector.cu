@@ -13,8 +13,12 @@ constexpr int kRows = 2;
 constexpr int kProductWarps = 8;
 constexpr int kTileRows = 8 * kRows;
 
+// Blocks on a multiprocessor: more only where their registers hold a pair as it is stored and unpacked.
 template <typename Format>
-__global__ void __launch_bounds__(32 * kProductWarps, 2)
+inline constexpr int kResident = Format::kNibbles && Format::kHigh == 0 && !Format::kMxfp4 ? 3 : 2;
+
+template <typename Format>
+__global__ void __launch_bounds__(32 * kProductWarps, kResident<Format>)
     vector_kernel(ProductParts parts, QuantizedInput x) {
   extern __shared__ float chunk_sums[];  // (chunks, kTileRows)
   int tile = blockIdx.x;

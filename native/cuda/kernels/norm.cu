@@ -19,7 +19,7 @@ __device__ float inverse_of(float squares, int n, float epsilon, float* shared) 
 
 // A token's row: kHeld values a thread stay in registers, 0: the row is wider and read again from memory.
 template <int kHeld>
-__global__ void __launch_bounds__(kThreads) norm_kernel(NormArgs args) {
+__global__ void __launch_bounds__(kThreads, 1) norm_kernel(NormArgs args) {
   __shared__ float shared[32];
   const std::int64_t token = blockIdx.x;
   const int n = args.hidden, t = threadIdx.x;

@@ -135,7 +135,7 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
     args.items = input<AttentionItem>(plan.split_items[g]);
     args.n_items = static_cast<std::int32_t>(plan.n_split_items[g]);
     args.n_splits = static_cast<std::int32_t>(plan.n_splits);
-    args.rows_per_item = kFewRows;
+    args.rows_per_item = static_cast<std::int32_t>(plan.split_rows[g]);
     kv::cuda::attention(args, stream);
   }
   if (plan.n_walk_items[g] != 0) {

@@ -193,6 +193,7 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     n_split = 0;
     for (std::uint32_t row = 0; row < S; ++row) {
       if (splits(row)) {
+        plan.split_rows[g] = std::max(plan.split_rows[g], std::min(rows_in(row), std::uint32_t{kFewRows}));
         split = cut(split, row, kFewRows);
       } else {
         walk = cut(walk, row, walk_rows);

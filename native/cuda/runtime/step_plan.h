@@ -25,7 +25,7 @@ struct StepPlan {
   std::uint32_t token_ids, positions, input_rows, cu_seqlens, wanted_tokens, wanted_rows;
   std::uint32_t table_width[KV_MAX_GROUPS], tables[KV_MAX_GROUPS], slots[KV_MAX_GROUPS];
   // Few rows, spans shared out; and many rows, each item walking its blocks.
-  std::uint32_t split_items[kMaxGeometries], n_split_items[kMaxGeometries];
+  std::uint32_t split_items[kMaxGeometries], n_split_items[kMaxGeometries], split_rows[kMaxGeometries];
   std::uint32_t walk_items[kMaxGeometries], n_walk_items[kMaxGeometries], walk_rows[kMaxGeometries];
   std::uint32_t n_splits;
   std::uint32_t input_bytes;
