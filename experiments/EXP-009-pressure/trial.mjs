@@ -43,8 +43,10 @@ export class Trial {
     trial.directory = await mkdtemp(path.join(os.tmpdir(), 'kvasir-exp-009-'));
     trial.#cold = await openColdTier({ directory: trial.directory, ...(keptBytes === undefined ? {} : { keptBytes }) });
     const narrator = {
-      narrate: ({ level, name }) => {
-        if (level === 'warn' || level === 'error') trial.warnings.set(name, (trial.warnings.get(name) ?? 0) + 1);
+      narrate: ({ level, name, facts }) => {
+        if (level !== 'warn' && level !== 'error') return;
+        const text = facts.message === undefined ? name : `${name}: ${facts.message}`;
+        trial.warnings.set(text, (trial.warnings.get(text) ?? 0) + 1);
       },
     };
     const { blocks, agents } = trial.#cold;

@@ -286,6 +286,21 @@ describe('agent memory', () => {
     expect(fixture.engine.agentMemory?.tiersOf(ada).cold.tokens).toBe(17);
   });
 
+  it('names no block behind a rewind whose turn is not written yet', async () => {
+    const fixture = createCacheFixture();
+    const ada = await createAgent(fixture, 'ada');
+    await generate(fixture, { promptIds: promptOf(14), maxTokens: 1 });
+    await commitTurn(fixture, ada, promptOf(14));
+    await fixture.engine.agentMemory?.flush();
+    const added = joined(promptOf(14), [3, 3, 3]);
+    await generate(fixture, { promptIds: added, maxTokens: 1 });
+    await fixture.agents.commit(ada, { kind: 'rewind', numTokens: 5, atMs: 2 });
+    fixture.engine.agentMemory?.follow({ agentId: ada, tenant: 'default' }, added);
+    await fixture.engine.agentMemory?.flush();
+    expect((await fixture.agents.read(ada)).blocks[0]?.map(({ numTokens }) => numTokens)).toEqual([4]);
+    expect(fixture.engine.stats().cache?.saveFailures).toBe(0);
+  });
+
   it('hands an agent’s blocks out and takes them in elsewhere', async () => {
     const fixture = createCacheFixture();
     const ada = { agentId: await createAgent(fixture, 'ada'), tenant: 'default' };

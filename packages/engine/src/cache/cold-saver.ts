@@ -96,8 +96,7 @@ export class ColdSaver {
 
   async #save(trail: AgentTrail): Promise<void> {
     const { version } = trail;
-    const nodes = this.#savable(trail.nodes);
-    await this.#note(trail, nodes);
+    const nodes = await this.#note(trail, this.#savable(trail.nodes));
     const todo = nodes.filter((node) => !node.isCold);
     const batchSize = Math.max(1, Math.floor(BATCH_BYTES / this.#tiers.nodeBytes));
     for (let first = 0; first < todo.length; first += batchSize) {
@@ -113,7 +112,25 @@ export class ColdSaver {
     return end < 0 ? nodes : nodes.slice(0, end);
   }
 
-  async #note(trail: AgentTrail, nodes: readonly PrefixNode[]): Promise<void> {
+  /** @returns the nodes the manifest now names: all of them, or fewer where it was rewound */
+  async #note(trail: AgentTrail, nodes: readonly PrefixNode[]): Promise<readonly PrefixNode[]> {
+    try {
+      await this.#noteReferences(trail, nodes);
+      return nodes;
+    } catch (error) {
+      if (!isKvasirError(error) || error.code !== 'invalid-argument') throw error;
+    }
+    // A rewind came in between: what the manifest says now is what counts, until the turn behind it is followed.
+    const { blocks, tokenIds } = await this.#archive.read(trail.agentId);
+    trail.noted = blocks[0] ?? [];
+    trail.notedNodes = [];
+    const firstCut = nodes.findIndex((node) => !node.standsIn(tokenIds));
+    const left = firstCut < 0 ? nodes : nodes.slice(0, firstCut);
+    await this.#noteReferences(trail, left);
+    return left;
+  }
+
+  async #noteReferences(trail: AgentTrail, nodes: readonly PrefixNode[]): Promise<void> {
     const references = nodes.map(
       (node): BlockReference => ({
         startToken: node.startToken,
@@ -121,22 +138,6 @@ export class ColdSaver {
         hash: this.#tiers.hashes.of(node),
       }),
     );
-    try {
-      await this.#noteReferences(trail, nodes, references);
-    } catch (error) {
-      if (!isKvasirError(error) || error.code !== 'invalid-argument') throw error;
-      // A rewind came in between: what the manifest says now is what counts.
-      trail.noted = (await this.#archive.read(trail.agentId)).blocks[0] ?? [];
-      trail.notedNodes = [];
-      await this.#noteReferences(trail, nodes, references);
-    }
-  }
-
-  async #noteReferences(
-    trail: AgentTrail,
-    nodes: readonly PrefixNode[],
-    references: readonly BlockReference[],
-  ): Promise<void> {
     const before = trail.noted;
     let keep = 0;
     while (keep < references.length && before[keep]?.hash === references[keep]?.hash) keep++;

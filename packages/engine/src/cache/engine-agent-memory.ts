@@ -82,7 +82,7 @@ export class EngineAgentMemory implements AgentMemory {
     // A deletion that failed left the agent as it was.
     trail.isQuiesced = false;
     // A rewind took references that reach beyond it out of the manifest.
-    const firstCut = trail.notedNodes.findIndex((node) => !standsIn(node, tokenIds));
+    const firstCut = trail.notedNodes.findIndex((node) => !node.standsIn(tokenIds));
     if (firstCut >= 0) {
       trail.noted = trail.noted.slice(0, firstCut);
       trail.notedNodes = trail.notedNodes.slice(0, firstCut);
@@ -258,11 +258,4 @@ export class EngineAgentMemory implements AgentMemory {
     node.numPins += change;
     this.#tiers.hot.settle(node);
   }
-}
-
-/** Whether these tokens have the node's at its place. */
-function standsIn(node: PrefixNode, tokenIds: Int32Array): boolean {
-  return (
-    node.endToken <= tokenIds.length && node.tokenIds.every((id, index) => tokenIds[node.startToken + index] === id)
-  );
 }

@@ -51,6 +51,13 @@ export class PrefixNode {
     return this.startToken + this.tokenIds.length;
   }
 
+  /** Whether these tokens have the node's at its place. */
+  standsIn(tokenIds: Int32Array): boolean {
+    return (
+      this.endToken <= tokenIds.length && this.tokenIds.every((id, index) => tokenIds[this.startToken + index] === id)
+    );
+  }
+
   /** Whether any tier may have its KV. */
   get hasKv(): boolean {
     return this.hot !== null || this.warm !== null || this.isCold || this.loading !== null;
