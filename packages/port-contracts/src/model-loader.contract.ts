@@ -48,6 +48,20 @@ export function describeModelLoader(name: string, harness: ModelLoaderHarness): 
       await runner.dispose();
     });
 
+    it('plans beforehand what loading takes of a device, or nothing where memory is the host\'s', async () => {
+      const loader = await harness.open();
+      const model = await harness.describeModel();
+      const plan = await loader.planMemory(model, OPTIONS);
+      const runner = await loader.load(model, OPTIONS);
+      const { weightsRepackedBytes, kvPoolBytes, workspaceBytes, residencyChecks } = runner.memory();
+      await runner.dispose();
+      if (plan === null) return expect(residencyChecks).toBe(0);
+      expect(plan).toMatchObject({ weightsBytes: weightsRepackedBytes, kvPoolBytes });
+      expect(plan.workspaceBytes).toBeGreaterThanOrEqual(workspaceBytes);
+      expect(plan.freeBytes).toBeLessThanOrEqual(plan.totalBytes);
+      expect(residencyChecks).toBeGreaterThan(0);
+    });
+
     it('loads one model twice, with one numericsId', async () => {
       const loader = await harness.open();
       const model = await harness.describeModel();
