@@ -4,7 +4,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { openColdTier } from '../../packages/block-store-fs/dist/index.js';
-import { payloadShapeOf } from '../../packages/engine/dist/cache/payload-shape.js';
 import { generatedModel, GREEDY, identityOf, loadRunner, makeEngine, tokensOf } from '../support/engines.mjs';
 import { dropPageCache, readPlainFile, writePlainFile } from '../support/page-cache.mjs';
 
@@ -97,7 +96,7 @@ export class RestoreBench {
         key: { hash: '', group: 0 },
         startToken: block * 256,
         tokenIds: promptIds.slice(block * 256, (block + 1) * 256),
-        shape: payloadShapeOf(cacheSpec, 0),
+        shape: cacheSpec.payloadShape(0),
         payload: payloadOf(this.blockBytes),
       });
       if (!taken) throw new Error('expected the block to be taken');

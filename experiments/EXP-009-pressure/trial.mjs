@@ -102,6 +102,8 @@ export class Trial {
 
   async #conclude(agent, promptIds, resumed, fresh) {
     const output = await read(resumed).finally(() => this.#numGenerating--);
+    // At once, as a server does: what nobody has is not saved when its block is needed.
+    await this.#commit(agent, Int32Array.from([...promptIds, ...output.tokenIds]));
     const expected = await fresh.collect();
     const isAborted = output.finish.reason === 'abort';
     if (isAborted) this.numAborted++;
@@ -119,8 +121,6 @@ export class Trial {
         expected: text(expected).slice(0, 300),
       });
     }
-    const known = Int32Array.from([...promptIds, ...output.tokenIds]);
-    await this.#commit(agent, known);
     return resumed.reuse;
   }
 

@@ -126,6 +126,19 @@ void KvPool::copy_block(std::uint32_t group, std::uint32_t source, std::uint32_t
   }
 }
 
+// Calls visit(layer, offset of its payload) for this share of a group's layers.
+template <typename Visit>
+void KvPool::each_layer_of(std::uint32_t group, Share share, Visit&& visit) const {
+  const std::vector<std::uint32_t>& layers = groups_[group].layers;
+  const std::size_t first = layers.size() * share.member / share.members;
+  const std::size_t end = layers.size() * (share.member + 1) / share.members;
+  std::uint64_t offset = 0;
+  for (std::size_t i = 0; i < end; ++i) {
+    if (i >= first) visit(layers[i], offset);
+    offset += layers_[layers[i]].block_bytes;
+  }
+}
+
 void KvPool::to_records(const Layer& layer, const Sections& sections, const std::byte* head, std::byte* records) {
   if (sections[0].bytes == layer.record_bytes) {  // one section that lies as its records do
     std::memcpy(records, head, layer.head_bytes);
@@ -152,28 +165,26 @@ void KvPool::from_records(const Layer& layer, const Sections& sections, const st
   }
 }
 
-void KvPool::read_block(std::uint32_t group, std::uint32_t block, std::byte* payload) const {
-  for (const std::uint32_t index : groups_[group].layers) {
+void KvPool::read_block(std::uint32_t group, std::uint32_t block, std::byte* payload, Share share) const {
+  each_layer_of(group, share, [&](std::uint32_t index, std::uint64_t offset) {
     const Layer& layer = layers_[index];
     for (std::uint32_t head = 0; head < layer.shape.n_kv_heads; ++head) {
-      to_records(layer, layer.keys, keys(index, block, head), payload + head * layer.head_bytes);
-      to_records(layer, layer.values, values(index, block, head),
-                 payload + (layer.shape.n_kv_heads + head) * layer.head_bytes);
+      std::byte* const records = payload + offset + head * layer.head_bytes;
+      to_records(layer, layer.keys, keys(index, block, head), records);
+      to_records(layer, layer.values, values(index, block, head), records + layer.block_bytes / 2);
     }
-    payload += layer.block_bytes;
-  }
+  });
 }
 
-void KvPool::write_block(std::uint32_t group, std::uint32_t block, const std::byte* payload) {
-  for (const std::uint32_t index : groups_[group].layers) {
+void KvPool::write_block(std::uint32_t group, std::uint32_t block, const std::byte* payload, Share share) {
+  each_layer_of(group, share, [&](std::uint32_t index, std::uint64_t offset) {
     const Layer& layer = layers_[index];
     for (std::uint32_t head = 0; head < layer.shape.n_kv_heads; ++head) {
-      from_records(layer, layer.keys, payload + head * layer.head_bytes, keys(index, block, head));
-      from_records(layer, layer.values, payload + (layer.shape.n_kv_heads + head) * layer.head_bytes,
-                   values(index, block, head));
+      const std::byte* const records = payload + offset + head * layer.head_bytes;
+      from_records(layer, layer.keys, records, keys(index, block, head));
+      from_records(layer, layer.values, records + layer.block_bytes / 2, values(index, block, head));
     }
-    payload += layer.block_bytes;
-  }
+  });
 }
 
 }  // namespace kv::cpu

@@ -42,9 +42,14 @@ class KvPool {
   std::uint64_t block_bytes(std::uint32_t layer) const { return layers_[layer].block_bytes; }
 
   void copy_block(std::uint32_t group, std::uint32_t source, std::uint32_t destination, std::uint32_t n_tokens);
+  // One of several threads that move a block together, each some of its layers.
+  struct Share {
+    std::uint32_t member = 0;
+    std::uint32_t members = 1;
+  };
   // Payload: for each layer of the group in order K then V, each (Hkv, Bk) records (host/kv_format.h).
-  void read_block(std::uint32_t group, std::uint32_t block, std::byte* payload) const;
-  void write_block(std::uint32_t group, std::uint32_t block, const std::byte* payload);
+  void read_block(std::uint32_t group, std::uint32_t block, std::byte* payload, Share share) const;
+  void write_block(std::uint32_t group, std::uint32_t block, const std::byte* payload, Share share);
 
  private:
   // A part of a head that lies as (rows, Bk, bytes), and in each token's record as rows * bytes.
@@ -69,6 +74,8 @@ class KvPool {
     Buffer<std::byte> memory;
   };
 
+  template <typename Visit>
+  void each_layer_of(std::uint32_t group, Share share, Visit&& visit) const;
   static Sections sections_of(kv_dtype dtype, std::uint32_t head_dim, bool is_keys);
   static void to_records(const Layer& layer, const Sections& sections, const std::byte* head, std::byte* records);
   static void from_records(const Layer& layer, const Sections& sections, const std::byte* records, std::byte* head);

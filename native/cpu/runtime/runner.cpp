@@ -14,6 +14,9 @@ namespace {
 // Copies of batches held from the start: one running and one queued behind it.
 constexpr int kStagedBatches = 2;
 
+// Moves of at least this many bytes are shared among the team: below it, waking a helper takes longer than it saves.
+constexpr std::uint64_t kSharedMoveBytes = std::uint64_t{1} << 20;
+
 // A runner without work for this long counts as idle: longer than a client takes between two turns of a script.
 constexpr std::chrono::milliseconds kIdleAfter{200};
 // Collectors go on freeing for a while, so memory is given back again after pauses that double up to this one.
@@ -304,17 +307,29 @@ void Runner::run_step(StagedBatch& batch) {
 
 void Runner::run_blocks(const Job& job) {
   const std::uint64_t payload = pool_.payload_bytes(job.group);
-  for (std::size_t i = 0; i < job.blocks.size(); ++i) {
-    const auto block = static_cast<std::uint32_t>(job.blocks[i]);
-    if (job.kind == Job::Kind::kRead) {
-      pool_.read_block(job.group, block, job.read_to + i * payload);
-    } else if (job.kind == Job::Kind::kWrite) {
-      pool_.write_block(job.group, block, job.write_from + i * payload);
-    } else {
-      pool_.copy_block(job.group, block, static_cast<std::uint32_t>(job.destinations[i]),
-                       static_cast<std::uint32_t>(job.n_tokens[i]));
+  if (job.kind == Job::Kind::kCopy) {
+    for (std::size_t i = 0; i < job.blocks.size(); ++i) {
+      pool_.copy_block(job.group, static_cast<std::uint32_t>(job.blocks[i]),
+                       static_cast<std::uint32_t>(job.destinations[i]), static_cast<std::uint32_t>(job.n_tokens[i]));
     }
+    return;
   }
+  const auto move = [&](KvPool::Share share) {
+    for (std::size_t i = 0; i < job.blocks.size(); ++i) {
+      const auto block = static_cast<std::uint32_t>(job.blocks[i]);
+      if (job.kind == Job::Kind::kRead) {
+        pool_.read_block(job.group, block, job.read_to + i * payload, share);
+      } else {
+        pool_.write_block(job.group, block, job.write_from + i * payload, share);
+      }
+    }
+  };
+  if (payload * job.blocks.size() < kSharedMoveBytes) {
+    move({});
+    return;
+  }
+  const auto members = static_cast<std::uint32_t>(team_.size());
+  team_.run([&](int member) { move({static_cast<std::uint32_t>(member), members}); });
 }
 
 }  // namespace kv::cpu

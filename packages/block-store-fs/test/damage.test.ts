@@ -120,7 +120,7 @@ describe('headers and runs', () => {
             numTokens,
             shape,
             tokensCrc32: seed >>> 0,
-            payloadCrc32: runs.map((_, index) => (seed + index) >>> 0),
+            payloadSums: runs.map((_, index) => (seed + index).toString(16).padStart(32, '0')),
           };
           const bytes = encodeHeader(header);
           const fileBytes = bytes.length + numTokens * 4 + storedPayloadBytes(shape, numTokens);
@@ -155,7 +155,7 @@ describe('headers and runs', () => {
       numTokens: 11,
       shape: SHAPE,
       tokensCrc32: 1,
-      payloadCrc32: payloadRuns(SHAPE, 11).map(() => 1),
+      payloadSums: payloadRuns(SHAPE, 11).map(() => '1'.repeat(32)),
     });
     fc.assert(
       fc.property(

@@ -198,7 +198,7 @@ print(json.dumps(out))`;
         first: Buffer.from(payload.subarray(0, 16)).toString('hex'),
         bytes: 2 * 2 * 2 * tokenIds.length * 8 * 2,
         metadata: {
-          format: 'kvasir-block/1',
+          format: 'kvasir-block/2',
           hash: key.hash,
           predecessor,
           modelFingerprint: IDENTITY.modelFingerprint,

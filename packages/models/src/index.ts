@@ -15,3 +15,4 @@ export { parseHubReference } from './hub/hub-reference.ts';
 export type { HubReference } from './hub/hub-reference.ts';
 export { downloadModel } from './hub/download-model.ts';
 export type { DownloadOptions, DownloadProgress, DownloadedModel } from './hub/download-model.ts';
+export { makeDirectories } from './make-directories.ts';

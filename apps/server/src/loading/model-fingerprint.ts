@@ -1,7 +1,7 @@
 import { createHash, webcrypto } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { ModelFile } from '@kvasir/models';
+import { makeDirectories, type ModelFile } from '@kvasir/models';
 
 /** Leaves of the hash tree; a few are hashed at once, on the thread pool. */
 const LEAF_BYTES = 16 * 2 ** 20;
@@ -107,7 +107,7 @@ class KnownFiles {
     const temporary = `${this.#file}.${process.pid}`;
     let isWritten = false;
     try {
-      await mkdir(path.dirname(this.#file), { recursive: true });
+      makeDirectories(path.dirname(this.#file));
       await writeFile(temporary, JSON.stringify(Object.fromEntries([...this.#hashes].slice(-MAX_KNOWN))));
       isWritten = true;
       await rename(temporary, this.#file);

@@ -1,14 +1,15 @@
 import type { BlockKey, BlockMiss, CacheIdentity, PayloadShape } from '@kvasir/domain';
 import { crc32 } from 'node:zlib';
 import { payloadRuns, storedPayloadBytes, storedSlots } from './payload-runs.ts';
+import { SUM_DIGITS } from './payload-sum.ts';
 
 /**
  * A block file is a safetensors file: eight bytes of length, a JSON header, tensor `tokens` (I32, [n]) and tensor `payload`
  * ([layers, components, heads, stored slots, dim]). The header is padded with spaces so that the payload begins at a
- * multiple of 4,096 bytes. `__metadata__` says what the block is and holds CRC-32 checksums: its own first, at a fixed
- * place and counted as zeros, then the tokens' and one for each run of the payload.
+ * multiple of 4,096 bytes. `__metadata__` says what the block is and holds checksums: CRC-32 of itself first, at a fixed
+ * place and counted as zeros, and of the tokens; one of `payload-sum.ts` for each run of the payload.
  */
-export const FORMAT_VERSION = 'kvasir-block/1';
+export const FORMAT_VERSION = 'kvasir-block/2';
 
 const ALIGNMENT = 4096;
 const MAX_HEADER_BYTES = 8 << 20;
@@ -27,7 +28,7 @@ export interface BlockHeader {
   readonly shape: PayloadShape;
   readonly tokensCrc32: number;
   /** One for each run of `payloadRuns(shape, numTokens)`. */
-  readonly payloadCrc32: readonly number[];
+  readonly payloadSums: readonly string[];
 }
 
 /** Length, header and padding: everything before the tokens. */
@@ -49,7 +50,7 @@ export function encodeHeader(header: BlockHeader): Uint8Array {
       blockTokens: String(shape.blockTokens),
       isSliceable: String(shape.isSliceable),
       tokensCrc32: hex(header.tokensCrc32),
-      payloadCrc32: header.payloadCrc32.map(hex).join(''),
+      payloadSums: header.payloadSums.join(''),
     },
     tokens: { dtype: 'I32', shape: [numTokens], data_offsets: [0, tokensBytes] },
     payload: { dtype: shape.dtype, shape: tensorShape(shape, numTokens), data_offsets: [tokensBytes, dataBytes] },
@@ -92,15 +93,15 @@ export function decodeHeader(bytes: Uint8Array): BlockHeader | BlockMiss {
   const blockTokens = Number(texts('blockTokens'));
   const isSliceable = texts('isSliceable') === 'true';
   const shape: PayloadShape = { dtype, layers, components, heads, blockTokens, dim, isSliceable };
-  const sums = sumsOf(texts('payloadCrc32'));
-  const [tokensCrc32] = sumsOf(texts('tokensCrc32')) ?? [];
+  const payloadSums = sumsOf(texts('payloadSums'), SUM_DIGITS);
+  const [tokensSum] = sumsOf(texts('tokensCrc32'), ZEROS.length) ?? [];
   const isConsistent =
     [...extents, numTokens, blockTokens].every((extent) => Number.isSafeInteger(extent) && extent > 0) &&
     extents.length === 5 &&
     numTokens <= blockTokens &&
     slots === storedSlots(shape, numTokens) &&
-    sums?.length === runCount(shape, numTokens);
-  if (!isConsistent || sums === null || tokensCrc32 === undefined) return 'corrupt';
+    payloadSums?.length === runCount(shape, numTokens);
+  if (!isConsistent || payloadSums === null || tokensSum === undefined) return 'corrupt';
   return {
     key: { hash: texts('hash'), group: Number(texts('group')) },
     predecessor: texts('predecessor') === '' ? null : texts('predecessor'),
@@ -112,8 +113,8 @@ export function decodeHeader(bytes: Uint8Array): BlockHeader | BlockMiss {
     },
     numTokens,
     shape,
-    tokensCrc32,
-    payloadCrc32: sums,
+    tokensCrc32: Number.parseInt(tokensSum, 16),
+    payloadSums,
   };
 }
 
@@ -139,11 +140,10 @@ function hex(sum: number): string {
   return sum.toString(16).padStart(8, '0');
 }
 
-function sumsOf(text: string): readonly number[] | null {
-  if (!/^(?:[0-9a-f]{8})+$/.test(text)) return null;
-  return Array.from({ length: text.length / 8 }, (_, index) =>
-    Number.parseInt(text.slice(index * 8, index * 8 + 8), 16),
-  );
+/** Sums of so many hex digits each, back to back; null for anything else. */
+function sumsOf(text: string, digits: number): readonly string[] | null {
+  if (text.length === 0 || text.length % digits !== 0 || !/^[0-9a-f]+$/.test(text)) return null;
+  return Array.from({ length: text.length / digits }, (_, index) => text.slice(index * digits, (index + 1) * digits));
 }
 
 function parseJson(text: string): Record<string, unknown> | null {

@@ -14,8 +14,8 @@ import { writeAtomically, type FileSystem } from '../files/file-system.ts';
 import { blockSubject, Quarantine } from '../files/quarantine.ts';
 import { isFileFailure, refusalOf, toStorageError } from '../files/storage-failure.ts';
 import { encodeHeader } from './block-header.ts';
-import { sumOf } from './block-reader.ts';
 import { payloadRuns, piecesOf, storedPayloadBytes } from './payload-runs.ts';
+import { NO_SUM, sumOf } from './payload-sum.ts';
 import { encodeUsage, readUsage } from './usage-record.ts';
 import { WriteBudget, type BlockBudgets } from './write-budget.ts';
 
@@ -241,7 +241,7 @@ export class BlockKeeper {
         numTokens,
         shape,
         tokensCrc32: 0,
-        payloadCrc32: runs.map(() => 0),
+        payloadSums: runs.map(() => NO_SUM),
       };
       // Sums have a fixed width: the file's size is known before they are.
       const bytes = encodeHeader(unsummed).length + numTokens * 4 + storedPayloadBytes(shape, numTokens);
@@ -249,8 +249,8 @@ export class BlockKeeper {
       if (facts !== null) this.setAside(key, facts.inode, facts.bytes < bytes ? 'truncated' : 'corrupt');
       if (this.#keptBytes() + groupBytes + bytes > this.#context.budgets.keptBytes) return 'over-budget';
       if (!this.#budget.allows(groupBytes + bytes, now())) return 'over-write-budget';
-      const payloadCrc32 = runs.map((run) => sumOf(piecesOf(block.payload, run)));
-      const header = encodeHeader({ ...unsummed, tokensCrc32: crc32(tokens), payloadCrc32 });
+      const payloadSums = runs.map((run) => sumOf(piecesOf(block.payload, run)));
+      const header = encodeHeader({ ...unsummed, tokensCrc32: crc32(tokens), payloadSums });
       file = files.open(temporary, 'create');
       files.write(file, [header, tokens]);
       for (const run of runs) files.write(file, piecesOf(block.payload, run));

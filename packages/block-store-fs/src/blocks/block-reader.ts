@@ -4,6 +4,7 @@ import type { FileSystem } from '../files/file-system.ts';
 import { errnoOf, isFileFailure } from '../files/storage-failure.ts';
 import { decodeHeader, FIRST_READ_BYTES, headerLength, type BlockHeader } from './block-header.ts';
 import { payloadRuns, piecesOf } from './payload-runs.ts';
+import { sumOf } from './payload-sum.ts';
 
 export type BlockReading =
   | { readonly isHit: true; readonly bytesRead: number; readonly predecessor: string | null }
@@ -24,7 +25,7 @@ export class ReadCancelled extends Error {}
  * Reads and verifies one block file straight into the caller's memory. Checks come before bytes: a payload is read only
  * when key, identity, size and tokens fit.
  * @throws ReadCancelled
- * Cost: one read and one CRC-32 of the file's bytes; runs of 1 MiB, so the sum finds them in the cache.
+ * Cost: one read and one sum of the file's bytes; runs of 1 MiB, so the sum finds them in the cache.
  */
 export function readBlock(
   files: FileSystem,
@@ -89,17 +90,11 @@ function verify(
     const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
     if (files.read(file, pieces, position) < bytes) return 'truncated';
     for (const [index, run] of group.entries()) {
-      if (sumOf(run) !== header.payloadCrc32[first + index]) return 'corrupt';
+      if (sumOf(run) !== header.payloadSums[first + index]) return 'corrupt';
     }
     position += bytes;
   }
   return { isHit: true, bytesRead: end, predecessor: header.predecessor };
-}
-
-export function sumOf(pieces: readonly Uint8Array[]): number {
-  let sum = 0;
-  for (const piece of pieces) sum = crc32(piece, sum);
-  return sum;
 }
 
 function compare(header: BlockHeader, request: BlockRequest): BlockMiss | null {

@@ -15,6 +15,7 @@ import {
   utimesSync,
   writevSync,
 } from 'node:fs';
+import { dirname } from 'node:path';
 import { platform } from 'node:process';
 import { promisify } from 'node:util';
 import { errnoOf } from './storage-failure.ts';
@@ -85,7 +86,15 @@ export class NodeFileSystem implements FileSystem {
   }
 
   makeDirectory(path: string): void {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    // One by one: Node's own way to make parents does not come back where the system makes none, as below /proc.
+    if (this.describe(path) !== null) return;
+    const parent = dirname(path);
+    if (parent !== path) this.makeDirectory(parent);
+    try {
+      mkdirSync(path, { mode: 0o700 });
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error;
+    }
   }
 
   list(path: string): readonly string[] {

@@ -361,9 +361,11 @@ export class AgentCacheStore implements SequenceCache {
       counters.reusedTokens[tailTier] += lease.tailTokens;
     }
     const kvLength = numThere * this.#blockTokens + (isTailThere ? lease.tailTokens : 0);
-    const shared = this.#pools.map((_, group) =>
-      Int32Array.from(lease.nodes, (node) => (node.hot as Int32Array)[group] as number),
-    );
+    const shared = this.#pools.map((_, group) => {
+      const blockIds = new Int32Array(lease.nodes.length);
+      for (const [index, node] of lease.nodes.entries()) blockIds[index] = (node.hot as Int32Array)[group] as number;
+      return blockIds;
+    });
     sequence.blocks.adopt(shared, lease.own, kvLength);
     lease.own = null;
     const lostTail = tail !== null && !isTailThere ? tail : null;

@@ -1,4 +1,5 @@
 import type { BlockMiss, BlockStore, CacheIdentity, Clock, ModelRunner, Narrator } from '@kvasir/domain';
+import { Pace } from './pace.ts';
 import type { PrefixNode } from './prefix-node.ts';
 import type { RestorePlanner } from './restore-planner.ts';
 import type { Tiers } from './tiers.ts';
@@ -9,16 +10,28 @@ export interface NodeToLoad {
   readonly blockIds: Int32Array;
 }
 
-/** Read at once: enough to keep a disk busy, few enough that the first block does not wait for the last. */
-const BATCH_BYTES = 16 * 1024 * 1024;
-const MAX_BATCH = 16;
+/** @property isOurs the payloads are this loader's own memory, to be given back to it */
+interface Fetched {
+  readonly payloads: readonly Uint8Array[] | null;
+  readonly isOurs: boolean;
+}
+
+interface LoadingNode extends NodeToLoad {
+  readonly settle: (isLoaded: boolean) => void;
+}
+
+/** Read by one call: little, so that the first blocks are written to the device while the last are read. */
+const FETCH_BYTES = 4 * 1024 * 1024;
+const MAX_FETCHED = 16;
+/** Read at the same time, which keeps a disk and the store's threads busy: so much memory, but two calls at least. */
+const BYTES_UNDER_WAY = 32 * 1024 * 1024;
 /** Buffers of loads that are over, kept for the next. */
 const MAX_SPARE_BYTES = 64 * 1024 * 1024;
 const DAMAGED: readonly BlockMiss[] = ['truncated', 'corrupt', 'foreign', 'other-tokens'];
 
 /**
- * Brings KV from the warm and cold tiers into the pool, in order, while other sequences' steps go on: one batch is read
- * while the one before it is written to the device. A node that cannot be had is a miss, and so are those behind it.
+ * Brings KV from the warm and cold tiers into the pool, in order, while other sequences' steps go on: some blocks are read
+ * while those before them are written to the device. A node that cannot be had is a miss, and so are those behind it.
  */
 export class BlockLoader {
   readonly #runner: ModelRunner;
@@ -74,42 +87,60 @@ export class BlockLoader {
     if (result?.isOurs === true && result.payloads !== null) this.#giveBack(result.payloads);
   }
 
-  async #run(items: readonly (NodeToLoad & { readonly settle: (isLoaded: boolean) => void })[]): Promise<void> {
-    const batchSize = Math.max(1, Math.min(MAX_BATCH, Math.floor(BATCH_BYTES / this.#tiers.nodeBytes)));
+  async #run(items: readonly LoadingNode[]): Promise<void> {
+    const { nodeBytes } = this.#tiers;
+    const fetchSize = Math.max(1, Math.min(MAX_FETCHED, Math.floor(FETCH_BYTES / nodeBytes)));
+    const maxUnderWay = Math.max(2, Math.floor(BYTES_UNDER_WAY / (fetchSize * nodeBytes)));
+    const pace = new Pace(this.#clock);
+    const underWay: { readonly batch: typeof items; readonly fetching: Promise<readonly Fetched[]> }[] = [];
+    let numAsked = 0;
     let isBroken = false;
-    let reading = this.#fetch(items.slice(0, batchSize).map(({ node }) => node));
     let writing: Promise<unknown> = Promise.resolve();
-    for (let first = 0; first < items.length; first += batchSize) {
-      const batch = items.slice(first, first + batchSize);
-      const fetched = await reading;
-      const following = items.slice(first + batchSize, first + 2 * batchSize);
-      if (!isBroken && following.length > 0) reading = this.#fetch(following.map(({ node }) => node));
+    const ask = (): void => {
+      if (isBroken) return;
+      while (numAsked < items.length && underWay.length < maxUnderWay) {
+        const batch = items.slice(numAsked, numAsked + fetchSize);
+        numAsked += batch.length;
+        const nodes = batch.map(({ node }) => node);
+        underWay.push({ batch, fetching: this.#fetch(nodes, pace) });
+      }
+    };
+    for (ask(); underWay.length > 0; ask()) {
+      const { batch, fetching } = underWay.shift() as (typeof underWay)[number];
+      const fetched = await fetching;
       const writes: Promise<unknown>[] = [];
-      for (const [index, { node, blockIds, settle }] of batch.entries()) {
-        const payloads = isBroken ? null : (fetched[index]?.payloads ?? null);
-        if (payloads === null) {
-          isBroken = true;
-          this.#tiers.hot.giveBack(blockIds);
-          this.#tiers.counters.loadFailures++;
-          node.loading = null;
-          this.#tiers.settle(node);
-          settle(false);
+      for (const [index, item] of batch.entries()) {
+        const { payloads, isOurs } = fetched[index] as Fetched;
+        isBroken ||= payloads === null;
+        if (payloads === null || isBroken) {
+          if (payloads !== null && isOurs) this.#giveBack(payloads);
+          this.#fail(item);
           continue;
         }
-        const write = this.write(blockIds, payloads);
-        const spare = fetched[index]?.isOurs === true ? payloads : null;
-        writes.push(spare === null ? write : write.then(() => this.#giveBack(spare)));
-        this.#tiers.hot.attachAllocated(node, blockIds);
+        const write = this.write(item.blockIds, payloads);
+        writes.push(isOurs ? write.then(() => this.#giveBack(payloads)) : write);
+        this.#tiers.hot.attachAllocated(item.node, item.blockIds);
         this.#tiers.counters.loads++;
-        node.loading = null;
-        this.#tiers.settle(node);
-        settle(true);
+        this.#settle(item, true);
       }
-      // At most one batch waits for the device while the next is read.
+      // At most one batch waits for the device while others are read.
       await writing;
       writing = Promise.all(writes);
     }
+    for (const item of items.slice(numAsked)) this.#fail(item);
     await writing;
+  }
+
+  #fail(item: LoadingNode): void {
+    this.#tiers.hot.giveBack(item.blockIds);
+    this.#tiers.counters.loadFailures++;
+    this.#settle(item, false);
+  }
+
+  #settle({ node, settle }: LoadingNode, isLoaded: boolean): void {
+    node.loading = null;
+    this.#tiers.settle(node);
+    settle(isLoaded);
   }
 
   /** Ordered with steps: what is submitted afterwards finds the KV there. Never rejects. */
@@ -123,10 +154,8 @@ export class BlockLoader {
     }
   }
 
-  async #fetch(
-    nodes: readonly PrefixNode[],
-  ): Promise<readonly { readonly payloads: readonly Uint8Array[] | null; readonly isOurs: boolean }[]> {
-    const results = nodes.map(() => ({ payloads: null as readonly Uint8Array[] | null, isOurs: false }));
+  async #fetch(nodes: readonly PrefixNode[], pace = new Pace(this.#clock)): Promise<readonly Fetched[]> {
+    const results: Fetched[] = nodes.map(() => ({ payloads: null, isOurs: false }));
     const cold: { readonly index: number; readonly node: PrefixNode; readonly into: Uint8Array[] }[] = [];
     for (const [index, node] of nodes.entries()) {
       const startedAt = this.#clock.now();
@@ -150,7 +179,7 @@ export class BlockLoader {
         into: into[group] as Uint8Array,
       }));
     });
-    const startedAt = this.#clock.now();
+    const lap = pace.start();
     const numGroups = this.#tiers.shapes.length;
     try {
       const loads = await this.#store.get(requests);
@@ -167,7 +196,7 @@ export class BlockLoader {
         }
       }
       this.#tiers.counters.movedBytes.coldToHot += bytes;
-      this.#planner.sawLoad('cold', bytes, this.#clock.now() - startedAt);
+      this.#planner.sawLoad('cold', bytes, lap());
     } catch (error) {
       this.#narrator.narrate({ level: 'warn', name: 'cold-read-failed', facts: { message: String(error) } });
     }

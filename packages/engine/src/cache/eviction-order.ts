@@ -29,9 +29,9 @@ export class EvictionOrder {
     if (this.#used.delete(node)) this.#abandoned.add(node);
   }
 
-  remove(node: PrefixNode): void {
-    this.#abandoned.delete(node);
-    this.#used.delete(node);
+  /** @returns whether it was here */
+  remove(node: PrefixNode): boolean {
+    return this.#used.delete(node) || this.#abandoned.delete(node);
   }
 
   *[Symbol.iterator](): IterableIterator<PrefixNode> {

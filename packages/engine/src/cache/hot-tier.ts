@@ -99,8 +99,7 @@ export class HotTier {
   }
 
   #unlist(node: PrefixNode): void {
-    this.#evictable.remove(node);
-    this.#pinned.remove(node);
+    if (!this.#evictable.remove(node)) this.#pinned.remove(node);
   }
 
   #hold(node: PrefixNode, blockIds: Int32Array): void {

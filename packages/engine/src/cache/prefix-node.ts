@@ -1,3 +1,5 @@
+import { pairsOf } from './token-pairs.ts';
+
 /**
  * The tokens of one block, below the blocks before it. A node says what is known; where its KV lies is `hot`, `warm` and
  * `isCold`, each of which may be absent. Only a full node has children.
@@ -8,6 +10,8 @@ export class PrefixNode {
   readonly tenant: string;
   /** (n) 1 ≤ n ≤ blockTokens; never changes. */
   readonly tokenIds: Int32Array;
+  /** The same memory, two tokens a number. */
+  readonly pairs: Float64Array;
   /** Position of its first token. */
   readonly startToken: number;
   /** Ascending by tokens; no two have the same. */
@@ -39,6 +43,7 @@ export class PrefixNode {
     this.parent = parent;
     this.tenant = tenant;
     this.tokenIds = tokenIds;
+    this.pairs = pairsOf(tokenIds);
     this.startToken = parent === null ? 0 : parent.startToken + parent.tokenIds.length;
   }
 

@@ -1,5 +1,6 @@
 import { KvasirError } from '@kvasir/domain';
 import { PrefixNode } from './prefix-node.ts';
+import { countEqual, pairsOf } from './token-pairs.ts';
 
 /** How far known prefixes of a tenant agree with a prompt. */
 export interface PrefixMatch {
@@ -44,10 +45,11 @@ export class PrefixTrie {
   /** Cost: O(tokens + depth · log(siblings) · blockTokens). */
   match(tenant: string, tokenIds: Int32Array): PrefixMatch {
     const nodes: PrefixNode[] = [];
+    const pairs = pairsOf(tokenIds);
     let node = this.#roots.get(tenant);
     let position = 0;
     while (node !== undefined && position < tokenIds.length) {
-      const { child, agreeing } = this.#longest(node, tokenIds, position);
+      const { child, agreeing } = this.#longest(node, tokenIds, pairs, position);
       if (child === null || agreeing === 0) break;
       if (agreeing < this.blockTokens) {
         return { nodes, tail: child, tailTokens: agreeing, numTokens: position + agreeing };
@@ -118,6 +120,7 @@ export class PrefixTrie {
   #longest(
     parent: PrefixNode,
     tokenIds: Int32Array,
+    pairs: Float64Array,
     position: number,
   ): { readonly child: PrefixNode | null; readonly agreeing: number } {
     const { children } = parent;
@@ -128,7 +131,8 @@ export class PrefixTrie {
     while (low < high) {
       const middle = (low + high) >> 1;
       const child = children[middle] as PrefixNode;
-      const agreeing = countAgreeing(child.tokenIds, tokenIds, position, count);
+      const most = Math.min(child.tokenIds.length, count);
+      const agreeing = countEqual(child.tokenIds, child.pairs, tokenIds, pairs, position, most);
       if (agreeing === this.blockTokens) return { child, agreeing };
       if (orderAfter(agreeing, child.tokenIds, tokenIds, position, count) < 0) low = middle + 1;
       else high = middle;
@@ -204,7 +208,7 @@ function compare(
   return { order: orderAfter(agreeing, own, tokenIds, position, count), agreeing };
 }
 
-/** Leading tokens of `own` that are those from `position` on, of `count`. What a lookup spends its time in. */
+/** Leading tokens of `own` that are those from `position` on, of `count`. */
 function countAgreeing(own: Int32Array, tokenIds: Int32Array, position: number, count: number): number {
   const most = Math.min(own.length, count);
   let index = 0;

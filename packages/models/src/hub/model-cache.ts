@@ -2,7 +2,6 @@ import {
   copyFileSync,
   existsSync,
   linkSync,
-  mkdirSync,
   readFileSync,
   readdirSync,
   renameSync,
@@ -13,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { KvasirError } from '@kvasir/domain';
 import type { HubFile } from './hub-client.ts';
 import type { HubReference } from './hub-reference.ts';
+import { makeDirectories } from '../make-directories.ts';
 
 /**
  * Where downloaded models lie:
@@ -39,7 +39,7 @@ export class ModelCache {
   /** Makes the folder a file will lie in; returns the file's path. */
   prepare(commit: string, file: string): string {
     const path = this.pathOf(commit, file);
-    guard(path, () => mkdirSync(dirname(path), { recursive: true }));
+    guard(path, () => makeDirectories(dirname(path)));
     return path;
   }
 
@@ -98,7 +98,7 @@ export class ModelCache {
     if (isCommit(revision)) return;
     const path = this.#refPath(revision);
     guard(path, () => {
-      mkdirSync(dirname(path), { recursive: true });
+      makeDirectories(dirname(path));
       writeFileSync(path, `${commit}\n`);
     });
   }
