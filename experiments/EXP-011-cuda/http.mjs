@@ -53,7 +53,14 @@ function post(where, body, headers = {}) {
   return new Promise((resolve, reject) => {
     const begin = performance.now();
     const outgoing = request(
-      { agent, port, host: '127.0.0.1', path: where, method: 'POST', headers: { 'content-type': 'application/json', ...headers } },
+      {
+        agent,
+        port,
+        host: '127.0.0.1',
+        path: where,
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+      },
       (response) => {
         const arrivals = [];
         let answer = '';
@@ -73,7 +80,15 @@ function post(where, body, headers = {}) {
     outgoing.end(text);
   });
 }
-const common = { commit: options.commit, model: path.basename(options.model), server: serverArguments.slice(3).map((argument) => path.basename(argument)).join(' '), date: new Date().toISOString() };
+const common = {
+  commit: options.commit,
+  model: path.basename(options.model),
+  server: serverArguments
+    .slice(3)
+    .map((argument) => path.basename(argument))
+    .join(' '),
+  date: new Date().toISOString(),
+};
 function tell(what, row) {
   console.log(JSON.stringify({ what, ...row }));
   if (options.out !== undefined) appendFileSync(options.out, `${JSON.stringify({ what, ...row, ...common })}\n`);
@@ -114,7 +129,20 @@ async function decode(streams) {
 for (const streams of options.streams.split(',')) await decode(Number(streams));
 
 // An agent's second and later turns: every one sends all messages so far, and asks for one token.
-const WORDS = ['river', 'stone', 'window', 'garden', 'light', 'paper', 'winter', 'morning', 'house', 'water', 'road', 'letter'];
+const WORDS = [
+  'river',
+  'stone',
+  'window',
+  'garden',
+  'light',
+  'paper',
+  'winter',
+  'morning',
+  'house',
+  'water',
+  'road',
+  'letter',
+];
 let state = 7;
 const word = () => WORDS[(state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) % WORDS.length];
 const story = Array.from({ length: Number(options.context) }, word).join(' ');
@@ -131,12 +159,24 @@ for (let turn = 0; turn <= Number(options.turns); turn += 1) {
     times.first.push(first - begin);
     times.whole.push(last - sent);
   }
-  cache.push({ promptTokens: usage.prompt_tokens, reusedTokens: kvasir.cache.reused_tokens, from: kvasir.cache.from, sentBytes, ms: Number((last - sent).toFixed(2)) });
+  cache.push({
+    promptTokens: usage.prompt_tokens,
+    reusedTokens: kvasir.cache.reused_tokens,
+    from: kvasir.cache.from,
+    sentBytes,
+    ms: Number((last - sent).toFixed(2)),
+  });
   messages.push({ role: 'assistant', content: choices[0].message.content });
   messages.push({ role: 'user', content: `And ${word()}?` });
 }
 tell('http hot resume', { firstByteMs: summary(times.first, 2), wholeAnswerMs: summary(times.whole, 2), turns: cache });
-tell('http end', { memory: (await health()).memory, log: log.split('\n').filter((line) => line.includes('model-loaded')).slice(0, 1) });
+tell('http end', {
+  memory: (await health()).memory,
+  log: log
+    .split('\n')
+    .filter((line) => line.includes('model-loaded'))
+    .slice(0, 1),
+});
 agent.destroy();
 server.kill('SIGTERM');
 await once(server, 'exit');

@@ -1,5 +1,5 @@
 // The measured rows: each drives one engine and returns plain figures. Greedy, end of text ignored, sampling included.
-import { GREEDY, makeEngine, tokensOf } from '../support/engines.mjs';
+import { GREEDY, tokensOf } from '../support/engines.mjs';
 import { summary } from '../support/report.mjs';
 
 const WARM_STEPS = 4;
@@ -50,7 +50,8 @@ export async function decode({ engine, vocabulary, sequences, prompt, gen, runs,
     const begin = performance.now();
     for (let step = 0; step < gen; step += 1) {
       const report = await stepOnce(engine);
-      if (report.numDecodeTokens !== sequences) throw new Error(`expected ${sequences} tokens, found ${report.numDecodeTokens}`);
+      if (report.numDecodeTokens !== sequences)
+        throw new Error(`expected ${sequences} tokens, found ${report.numDecodeTokens}`);
       executeMs += report.executeMs;
     }
     const ms = performance.now() - begin;
@@ -72,7 +73,10 @@ export async function decode({ engine, vocabulary, sequences, prompt, gen, runs,
     deviceMs: summary(device, 4),
     // Time JavaScript's thread was not asleep, of which all but `exposedMs` passes while the device works.
     scriptMs: summary(script, 4),
-    exposedMs: summary(steps.map((step, i) => step - device[i]), 4),
+    exposedMs: summary(
+      steps.map((step, i) => step - device[i]),
+      4,
+    ),
   };
 }
 

@@ -204,7 +204,11 @@ async function loadModel(
   narrator.narrate({
     level: 'info',
     name: 'model-loaded',
-    facts: { ...runner.memory(), poolTokens: (plan.numBlocks[0] ?? 0) * BLOCK_TOKENS, deviceBytes: device?.totalBytes ?? 0 },
+    facts: {
+      ...runner.memory(),
+      poolTokens: (plan.numBlocks[0] ?? 0) * BLOCK_TOKENS,
+      deviceBytes: device?.totalBytes ?? 0,
+    },
   });
   const kept =
     needs.keepsKv === true

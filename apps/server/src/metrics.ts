@@ -94,7 +94,11 @@ function addMemoryGauges(registers: Registry[], memory: () => RunnerMemory): voi
   gauge('kvasir_workspace_bytes', 'Buffers of a step.', ({ workspaceBytes }) => workspaceBytes);
   gauge('kvasir_pinned_bytes', 'Page-locked host memory on the way to a device.', ({ pinnedBytes }) => pinnedBytes);
   gauge('kvasir_host_bytes', 'Other host memory of a runner on a device.', ({ hostBytes }) => hostBytes);
-  gauge('kvasir_residency_checks_total', 'Looks at where device memory lies.', ({ residencyChecks }) => residencyChecks);
+  gauge(
+    'kvasir_residency_checks_total',
+    'Looks at where device memory lies.',
+    ({ residencyChecks }) => residencyChecks,
+  );
   gauge(
     'kvasir_residency_failures_total',
     'Looks that found memory elsewhere; more than 0 is a fault.',

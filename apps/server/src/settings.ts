@@ -141,7 +141,7 @@ export const SETTINGS = {
   gpuMemoryUtilization: setting({
     schema: share.default(0.9),
     value: 'share',
-    help: 'share of a GPU\'s memory the model may take in all, bounded by what is free; without poolTokens and poolBytes the KV pool takes what weights and workspace leave of it',
+    help: "share of a GPU's memory the model may take in all, bounded by what is free; without poolTokens and poolBytes the KV pool takes what weights and workspace leave of it",
   }),
   maxBatchTokens: setting({ schema: positive(65_536).default(512), value: 'tokens', help: 'token budget of one step' }),
   maxBatchSequences: setting({

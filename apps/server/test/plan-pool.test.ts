@@ -71,7 +71,9 @@ describe('planPool', () => {
 
     it('takes what weights and workspace leave of the share of it', () => {
       expect(planPool(model(4096), { ...wishes, device })).toMatchObject({ numBlocks: [800], poolBytes: 200 * MIB });
-      expect(planPool(model(4096), { ...wishes, device, gpuMemoryUtilization: 0.75 })).toMatchObject({ numBlocks: [200] });
+      expect(planPool(model(4096), { ...wishes, device, gpuMemoryUtilization: 0.75 })).toMatchObject({
+        numBlocks: [200],
+      });
     });
 
     it('takes no more than is free', () => {
@@ -81,7 +83,10 @@ describe('planPool', () => {
 
     it('shortens the context to the pool, unless one was asked for', () => {
       const tight = { ...device, freeBytes: 701 * MIB };
-      expect(planPool(model(4096), { ...wishes, device: tight })).toMatchObject({ numBlocks: [4], contextLength: 1024 });
+      expect(planPool(model(4096), { ...wishes, device: tight })).toMatchObject({
+        numBlocks: [4],
+        contextLength: 1024,
+      });
       expect(() => planPool(model(4096), { ...wishes, device: tight, contextLength: 2048 })).toThrow(
         expect.objectContaining({ code: 'out-of-memory' }),
       );
@@ -92,7 +97,9 @@ describe('planPool', () => {
       expect(() => planPool(model(4096), { ...wishes, device: full })).toThrow(
         expect.objectContaining({
           code: 'out-of-memory',
-          message: expect.stringMatching(/at most 681574400 bytes .* found 734265344 required: weights 629145600, workspace 104857600, 1 blocks of KV pool 262144/),
+          message: expect.stringMatching(
+            /at most 681574400 bytes .* found 734265344 required: weights 629145600, workspace 104857600, 1 blocks of KV pool 262144/,
+          ),
           facts: expect.objectContaining({ requiredBytes: 734_265_344, availableBytes: 681_574_400 }),
         }),
       );

@@ -240,7 +240,7 @@ describe('load', () => {
     });
   });
 
-  it('is planned beforehand: nothing where memory is the host\'s, and every purpose where a device has its own', async () => {
+  it("is planned beforehand: nothing where memory is the host's, and every purpose where a device has its own", async () => {
     const loader = createNativeModelLoader(addon);
     expect(await loader.planMemory(FAKE_MODEL, fakeOptions())).toBeNull();
     expect(await loader.planMemory(FAKE_MODEL, fakeOptions('device_bytes=5000'))).toEqual({

@@ -75,7 +75,10 @@ export function describePublished(backend: Backend): void {
 
       it.each(['Q4_0', 'Q5_0', 'Q8_0', 'Q4_K_M', 'Q6_K', 'MXFP4'])('llama in %s', async (format) => {
         const golden = path.join(models, 'quantized-llama/golden.safetensors');
-        await using runner = await backend.load(path.join(models, `quantized-llama/tiny-llama-${format}.gguf`), options);
+        await using runner = await backend.load(
+          path.join(models, `quantized-llama/tiny-llama-${format}.gguf`),
+          options,
+        );
         const greedy = values(golden, `${format}.greedy_ids`);
         const { logits, chosen } = await run(runner, values(golden, 'input_ids'), greedy);
         const comparison = compareLogits(logits, values(golden, `${format}.logits`), runner.info.vocabularySize);
