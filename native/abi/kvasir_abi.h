@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-#define KV_ABI_VERSION 1u
+#define KV_ABI_VERSION 2u
 #define KV_ERROR_MESSAGE_BYTES 1024u
 #define KV_MAX_RANK 4u
 #define KV_MAX_GROUPS 4u
@@ -216,9 +216,25 @@ typedef struct kv_memory {
   uint64_t weights_mapped_bytes;   /* mapped from files, shared with the page cache */
   uint64_t weights_repacked_bytes; /* private copies in another layout */
   uint64_t kv_pool_bytes;
-  uint64_t workspace_bytes;
+  uint64_t workspace_bytes;        /* of steps, on the device where it has memory of its own */
+  uint64_t pinned_bytes;           /* page-locked host memory that steps and blocks pass through */
+  uint64_t host_bytes;             /* ordinary host memory beside those, where the workspace is on a device */
   uint64_t allocations;            /* count so far: flat while decoding */
+  uint64_t residency_checks;       /* times every allocation was asked where it lies; 0: memory is the host's */
+  uint64_t residency_failures;     /* of those, times one lay elsewhere: steps fail with KV_DEVICE_LOST until none does */
 } kv_memory;
+
+/* What a runner would take of a device with memory of its own. */
+typedef struct kv_memory_plan {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t total_bytes;     /* of the device; 0: memory is the host's, and nothing else here is worked out */
+  uint64_t free_bytes;      /* of it, now */
+  uint64_t weights_bytes;
+  uint64_t kv_pool_bytes;   /* of the options' n_blocks */
+  uint64_t workspace_bytes; /* the most beside those two, also while loading */
+  uint64_t pinned_bytes;    /* host memory, page-locked */
+} kv_memory_plan;
 
 /* Reports load progress; return non-zero to cancel. Called on the loading thread. */
 typedef int32_t (*kv_progress_callback)(void* user, uint64_t bytes_done, uint64_t bytes_total);
@@ -310,6 +326,11 @@ typedef void (*kv_done_callback)(void* user, const kv_error* error);
 /* ------------------------------------------------------------------------------------------------ functions */
 
 KV_API kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error);
+
+/* What kv_runner_create would take with these arguments. Opens no file and allocates nothing that stays; the first call of
+ * a process may take a second, for the device's context. */
+KV_API kv_status kv_plan_memory(const kv_model* model, const kv_runner_options* options, kv_memory_plan* plan,
+                                kv_error* error);
 
 /* Checks the whole descriptor and every tensor's extent against its file before anything is mapped, maps the files,
  * allocates the pool and all workspace for the declared limits. Blocking; call it off the JavaScript thread. */

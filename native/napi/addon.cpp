@@ -7,8 +7,10 @@
 #include "napi/include_napi.h"
 #include "napi/runner_handle.h"
 
+#include <initializer_list>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace kv::node {
 namespace {
@@ -94,6 +96,27 @@ Napi::Value backend_info(const Napi::CallbackInfo& info) {
   return object;
 }
 
+Napi::Object numbers(Napi::Env env, std::initializer_list<std::pair<const char*, uint64_t>> fields) {
+  Napi::Object object = Napi::Object::New(env);
+  for (const auto& [name, value] : fields) object.Set(name, Napi::Number::New(env, static_cast<double>(value)));
+  return object;
+}
+
+Napi::Value plan_memory(const Napi::CallbackInfo& info) {
+  const ModelArguments model(info[0]);
+  const RunnerArguments options(info[1]);
+  WaistError error;
+  kv_memory_plan plan{};
+  plan.size = sizeof(plan);
+  check(kv_plan_memory(&model.get(), &options.get(), &plan, &error), error);
+  return numbers(info.Env(), {{"totalBytes", plan.total_bytes},
+                              {"freeBytes", plan.free_bytes},
+                              {"weightsBytes", plan.weights_bytes},
+                              {"kvPoolBytes", plan.kv_pool_bytes},
+                              {"workspaceBytes", plan.workspace_bytes},
+                              {"pinnedBytes", plan.pinned_bytes}});
+}
+
 Napi::Value open_runner(const Napi::CallbackInfo& info) {
   if (!info[3].IsFunction() || !info[4].IsFunction()) {
     refuse_argument("openRunner: expected functions for onCompletion and onProgress");
@@ -130,16 +153,15 @@ Napi::Value runner_memory(const Napi::CallbackInfo& info) {
   kv_memory memory{};
   memory.size = sizeof(memory);
   check(kv_runner_memory(RunnerHandle::from(info[0]).runner(), &memory, &error), error);
-  Napi::Object object = Napi::Object::New(info.Env());
-  const auto set = [&](const char* name, uint64_t value) {
-    object.Set(name, Napi::Number::New(info.Env(), static_cast<double>(value)));
-  };
-  set("weightsMappedBytes", memory.weights_mapped_bytes);
-  set("weightsRepackedBytes", memory.weights_repacked_bytes);
-  set("kvPoolBytes", memory.kv_pool_bytes);
-  set("workspaceBytes", memory.workspace_bytes);
-  set("allocations", memory.allocations);
-  return object;
+  return numbers(info.Env(), {{"weightsMappedBytes", memory.weights_mapped_bytes},
+                              {"weightsRepackedBytes", memory.weights_repacked_bytes},
+                              {"kvPoolBytes", memory.kv_pool_bytes},
+                              {"workspaceBytes", memory.workspace_bytes},
+                              {"pinnedBytes", memory.pinned_bytes},
+                              {"hostBytes", memory.host_bytes},
+                              {"allocations", memory.allocations},
+                              {"residencyChecks", memory.residency_checks},
+                              {"residencyFailures", memory.residency_failures}});
 }
 
 Napi::Value runner_block_bytes(const Napi::CallbackInfo& info) {
@@ -211,6 +233,7 @@ void expose(Napi::Env env, Napi::Object exports, const char* name) {
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("abiVersion", Napi::Number::New(env, KV_ABI_VERSION));
   expose<backend_info>(env, exports, "backendInfo");
+  expose<plan_memory>(env, exports, "planMemory");
   expose<open_runner>(env, exports, "openRunner");
   expose<cancel_opening>(env, exports, "cancelOpening");
   expose<destroy_runner>(env, exports, "destroyRunner");

@@ -341,6 +341,24 @@ kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error) {
   return KV_OK;
 }
 
+/* "device_bytes=N" among the settings makes it a device with N bytes, all free. */
+kv_status kv_plan_memory(const kv_model* model, const kv_runner_options* options, kv_memory_plan* plan,
+                         kv_error* error) {
+  const uint64_t device = options == NULL ? 0 : (uint64_t)setting(options->instruction_path, "device_bytes=");
+  if (model == NULL || model->size != sizeof(*model) || options == NULL || options->size != sizeof(*options) ||
+      plan == NULL || plan->size != sizeof(*plan)) {
+    return refuse(error, KV_INVALID_ARGUMENT, "plan: expected a model, options and a plan of this header's sizes");
+  }
+  memset(plan, 0, sizeof(*plan));
+  plan->size = sizeof(*plan);
+  if (device == 0) return KV_OK;
+  plan->total_bytes = plan->free_bytes = device;
+  plan->weights_bytes = 1000;
+  plan->workspace_bytes = options->max_batch_tokens;
+  plan->pinned_bytes = 10;
+  return KV_OK;
+}
+
 kv_status kv_runner_create(const kv_model* model, const kv_runner_options* options, kv_progress_callback progress,
                            void* user, kv_runner** out, kv_error* error) {
   kv_runner* runner;
@@ -443,6 +461,10 @@ kv_status kv_runner_memory(kv_runner* runner, kv_memory* memory, kv_error* error
   memory->weights_mapped_bytes = 0;
   memory->weights_repacked_bytes = 0;
   memory->workspace_bytes = 0;
+  memory->pinned_bytes = 0;
+  memory->host_bytes = 0;
+  memory->residency_checks = 0;
+  memory->residency_failures = 0;
   memory->allocations = runner->allocations;
   memory->kv_pool_bytes = 0;
   for (group = 0; group < runner->n_groups; group++) {

@@ -102,6 +102,12 @@ const DescriptorCase kDescriptors[] = {
     {"file index", KV_INVALID_ARGUMENT, [](TinyModel& m) { m.tensors[0].file = 1; }},
 };
 
+kv_status plan_status(const TinyModel& model, const kv_runner_options& options) {
+  kv_memory_plan plan{};
+  plan.size = sizeof plan;
+  return kv_plan_memory(&model.model, &options, &plan, nullptr);
+}
+
 KV_TEST("a descriptor that breaks the contract is refused with its code and a message") {
   for (const DescriptorCase& c : kDescriptors) {
     TinyModel model(rich_shape());
@@ -109,9 +115,14 @@ KV_TEST("a descriptor that breaks the contract is refused with its code and a me
     const TestRunner runner(model, default_options());
     KV_CHECK_MSG(runner.status == c.expected, "%s: status %d (%s)", c.name, runner.status, runner.message.c_str());
     KV_CHECK_MSG(runner.message.size() > 10 && runner.handle == nullptr, "%s: no message", c.name);
+    const kv_status planned = plan_status(model, default_options());
+    // Planning opens no file.
+    KV_CHECK_MSG(planned == c.expected || planned == KV_OK, "%s: planning says %d", c.name, planned);
   }
   const TinyModel intact(rich_shape());
   KV_CHECK(TestRunner(intact, default_options()).status == KV_OK);
+  KV_CHECK(plan_status(intact, default_options()) == KV_OK);
+  KV_CHECK(kv_plan_memory(&intact.model, nullptr, nullptr, nullptr) == KV_INVALID_ARGUMENT);
 }
 
 KV_TEST("options out of range are refused; limits no machine can hold end in KV_OUT_OF_MEMORY") {

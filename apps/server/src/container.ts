@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib';
 import { cpuBackendInfo, createCpuModelLoader } from '@kvasir/adapter-cpu';
 import { createCudaModelLoader, isCudaAvailable } from '@kvasir/adapter-cuda';
 import { openColdTier } from '@kvasir/block-store-fs';
-import { isKvasirError, KvasirError } from '@kvasir/domain';
+import { BLOCK_TOKENS, isKvasirError, KvasirError, ModelCacheSpec } from '@kvasir/domain';
 import type { AgentArchive, ChatTemplate, Clock, ModelLoader, ModelRunner, Narrator } from '@kvasir/domain';
 import { AgentService, BatchEngine, TextIndex } from '@kvasir/engine';
 import { openModel, type DownloadProgress, type ModelFile } from '@kvasir/models';
@@ -20,7 +20,7 @@ import type { Config } from './config.ts';
 import { PromptEncoder } from './generation/prompt-encoder.ts';
 import type { ServedModel } from './generation/served-model.ts';
 import { openMemory } from './loading/open-memory.ts';
-import { planPool } from './loading/plan-pool.ts';
+import { mostBlocksPerSequence, planPool } from './loading/plan-pool.ts';
 import { modelName, resolveModel } from './loading/resolve-model.ts';
 import { vocabularyDirectory } from './loading/vocabulary-directory.ts';
 import { createLog, createNarrator } from './log.ts';
@@ -169,26 +169,47 @@ async function loadModel(
   const needs = container.resolve(ENGINE_NEEDS);
   const maxBatchSequences = needs.maxBatchSequences ?? config.maxBatchSequences;
   const isSized = config.poolTokens > 0 || config.poolBytes > 0;
-  const plan = planPool(descriptor, {
-    kvDType: config.kvDType,
-    contextLength: config.contextLength > 0 ? config.contextLength : (needs.contextLength ?? 0),
-    poolTokens: isSized ? config.poolTokens : (needs.poolTokens ?? 0),
-    poolBytes: config.poolBytes,
-    availableBytes: process.availableMemory(),
-  });
-  const runner = await container.resolve(MODEL_LOADER).load(descriptor, {
-    numBlocks: plan.numBlocks,
+  const contextLength = config.contextLength > 0 ? config.contextLength : (needs.contextLength ?? 0);
+  const options = {
     kvDType: config.kvDType,
     activations: config.activations,
     maxBatchTokens: config.maxBatchTokens,
     maxBatchSequences,
-    maxBlocksPerSequence: plan.maxBlocksPerSequence,
     numThreads: config.threads,
     instructionPath: config.instructionPath,
+  };
+  const loader = container.resolve(MODEL_LOADER);
+  const device = await loader.planMemory(descriptor, {
+    ...options,
+    numBlocks: ModelCacheSpec.fromDescriptor(descriptor, config.kvDType).groups.map(() => 1),
+    maxBlocksPerSequence: mostBlocksPerSequence(descriptor, contextLength),
+  });
+  const plan = planPool(descriptor, {
+    kvDType: config.kvDType,
+    contextLength,
+    poolTokens: isSized ? config.poolTokens : (needs.poolTokens ?? 0),
+    poolBytes: config.poolBytes,
+    availableBytes: process.availableMemory(),
+    device,
+    gpuMemoryUtilization: config.gpuMemoryUtilization,
+  });
+  const runner = await loader.load(descriptor, {
+    ...options,
+    numBlocks: plan.numBlocks,
+    maxBlocksPerSequence: plan.maxBlocksPerSequence,
     onProgress: hooks.onLoad,
   });
   disposers.push(() => runner.dispose());
   const narrator = container.resolve(NARRATOR);
+  narrator.narrate({
+    level: 'info',
+    name: 'model-loaded',
+    facts: {
+      ...runner.memory(),
+      poolTokens: (plan.numBlocks[0] ?? 0) * BLOCK_TOKENS,
+      deviceBytes: device?.totalBytes ?? 0,
+    },
+  });
   const kept =
     needs.keepsKv === true
       ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, openColdTier)

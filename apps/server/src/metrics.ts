@@ -92,6 +92,18 @@ function addMemoryGauges(registers: Registry[], memory: () => RunnerMemory): voi
   gauge('kvasir_weights_mapped_bytes', 'Weights mapped from files.', ({ weightsMappedBytes }) => weightsMappedBytes);
   gauge('kvasir_weights_repacked_bytes', 'Copies of weights.', ({ weightsRepackedBytes }) => weightsRepackedBytes);
   gauge('kvasir_workspace_bytes', 'Buffers of a step.', ({ workspaceBytes }) => workspaceBytes);
+  gauge('kvasir_pinned_bytes', 'Page-locked host memory on the way to a device.', ({ pinnedBytes }) => pinnedBytes);
+  gauge('kvasir_host_bytes', 'Other host memory of a runner on a device.', ({ hostBytes }) => hostBytes);
+  gauge(
+    'kvasir_residency_checks_total',
+    'Looks at where device memory lies.',
+    ({ residencyChecks }) => residencyChecks,
+  );
+  gauge(
+    'kvasir_residency_failures_total',
+    'Looks that found memory elsewhere; more than 0 is a fault.',
+    ({ residencyFailures }) => residencyFailures,
+  );
   gauge(
     'kvasir_native_allocations_total',
     'Native allocations; flat while decoding.',

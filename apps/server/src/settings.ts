@@ -12,6 +12,7 @@ export interface Setting<Output = unknown> {
 
 const integer = (minimum: number, maximum: number) => z.preprocess(toNumber, z.int().min(minimum).max(maximum));
 const positive = (maximum = 2 ** 31 - 1) => integer(1, maximum);
+const share = z.preprocess(toDecimal, z.number().gt(0).max(1));
 const orAuto = (maximum = 2 ** 31 - 1) => integer(0, maximum);
 const bytes = z.preprocess(
   toBytes,
@@ -129,13 +130,18 @@ export const SETTINGS = {
     schema: orAuto().default(0),
     value: 'tokens',
     help: 'KV pool size in tokens over all requests; rounded up to blocks of 256',
-    defaultText: '0: chosen from context and free memory',
+    defaultText: '0: chosen from context and free memory; on a GPU by gpuMemoryUtilization',
   }),
   poolBytes: setting({
     schema: bytes.default(0),
     value: 'bytes',
     help: 'KV pool size in bytes (512MiB, 4GiB), instead of poolTokens',
     defaultText: '0: by poolTokens',
+  }),
+  gpuMemoryUtilization: setting({
+    schema: share.default(0.9),
+    value: 'share',
+    help: "share of a GPU's memory the model may take in all, bounded by what is free; without poolTokens and poolBytes the KV pool takes what weights and workspace leave of it",
   }),
   maxBatchTokens: setting({ schema: positive(65_536).default(512), value: 'tokens', help: 'token budget of one step' }),
   maxBatchSequences: setting({
@@ -243,6 +249,10 @@ export function defaultText(name: SettingName): string {
 
 function toNumber(value: unknown): unknown {
   return typeof value === 'string' && /^-?\d+$/.test(value) ? Number(value) : value;
+}
+
+function toDecimal(value: unknown): unknown {
+  return typeof value === 'string' && /^\d*\.?\d+$/.test(value) ? Number(value) : value;
 }
 
 const UNITS: Readonly<Record<string, number>> = {

@@ -118,6 +118,9 @@ describe('the HTTP face', () => {
     expect(text).toContain('kvasir_generated_tokens_total 3');
     expect(text).toContain('kvasir_engine_steps_total 7');
     expect(text).toContain('kvasir_kv_pool_bytes 3');
+    expect(text).toContain('kvasir_pinned_bytes 6');
+    expect(text).toContain('kvasir_residency_checks_total 8');
+    expect(text).toContain('kvasir_residency_failures_total 0');
     expect(text).toContain('kvasir_blocks{group="0",state="free"} 8');
   });
 

@@ -37,6 +37,8 @@ const wishes: PoolWishes = {
   poolTokens: 0,
   poolBytes: 0,
   availableBytes: 8 * 2 ** 30,
+  device: null,
+  gpuMemoryUtilization: 0.9,
 };
 
 describe('planPool', () => {
@@ -61,6 +63,57 @@ describe('planPool', () => {
   it('rounds tokens up and bytes down to whole blocks', () => {
     expect(planPool(model(4096), { ...wishes, poolTokens: 257 })).toMatchObject({ numBlocks: [2], contextLength: 512 });
     expect(planPool(model(4096), { ...wishes, poolBytes: 2 ** 20 - 1 }).numBlocks).toEqual([3]);
+  });
+
+  describe('on a device with memory of its own', () => {
+    const MIB = 2 ** 20;
+    const device = { totalBytes: 1000 * MIB, freeBytes: 990 * MIB, weightsBytes: 600 * MIB, workspaceBytes: 100 * MIB };
+
+    it('takes what weights and workspace leave of the share of it', () => {
+      expect(planPool(model(4096), { ...wishes, device })).toMatchObject({ numBlocks: [800], poolBytes: 200 * MIB });
+      expect(planPool(model(4096), { ...wishes, device, gpuMemoryUtilization: 0.75 })).toMatchObject({
+        numBlocks: [200],
+      });
+    });
+
+    it('takes no more than is free', () => {
+      const plan = planPool(model(4096), { ...wishes, device: { ...device, freeBytes: 710 * MIB } });
+      expect(plan).toMatchObject({ numBlocks: [40], poolBytes: 10 * MIB });
+    });
+
+    it('shortens the context to the pool, unless one was asked for', () => {
+      const tight = { ...device, freeBytes: 701 * MIB };
+      expect(planPool(model(4096), { ...wishes, device: tight })).toMatchObject({
+        numBlocks: [4],
+        contextLength: 1024,
+      });
+      expect(() => planPool(model(4096), { ...wishes, device: tight, contextLength: 2048 })).toThrow(
+        expect.objectContaining({ code: 'out-of-memory' }),
+      );
+    });
+
+    it('says by purpose what is required and what is available where it does not fit', () => {
+      const full = { ...device, freeBytes: 650 * MIB };
+      expect(() => planPool(model(4096), { ...wishes, device: full })).toThrow(
+        expect.objectContaining({
+          code: 'out-of-memory',
+          message: expect.stringMatching(
+            /at most 681574400 bytes .* found 734265344 required: weights 629145600, workspace 104857600, 1 blocks of KV pool 262144/,
+          ),
+          facts: expect.objectContaining({ requiredBytes: 734_265_344, availableBytes: 681_574_400 }),
+        }),
+      );
+    });
+
+    it('is not asked where the size was given', () => {
+      expect(planPool(model(4096), { ...wishes, device, poolTokens: 512 })).toMatchObject({ numBlocks: [2] });
+      expect(planPool(model(4096), { ...wishes, device, poolBytes: MIB })).toMatchObject({ numBlocks: [4] });
+    });
+
+    it('numbers every token of the pool in 31 bits', () => {
+      const vast = { ...device, totalBytes: 2 ** 45, freeBytes: 2 ** 45 };
+      expect(planPool(model(4096), { ...wishes, device: vast }).numBlocks).toEqual([2 ** 23 - 1]);
+    });
   });
 
   it('refuses a pool without a block or smaller than the context asked for', () => {

@@ -39,7 +39,11 @@ const MEMORY = {
   weightsRepackedBytes: 2,
   kvPoolBytes: 3,
   workspaceBytes: 4,
+  pinnedBytes: 6,
+  hostBytes: 7,
   allocations: 5,
+  residencyChecks: 8,
+  residencyFailures: 0,
 };
 
 /** Agents in memory, and what they are made of. */

@@ -8,6 +8,7 @@
 #include "abi/kvasir_abi.h"
 #include "common/checks.h"
 #include "cpu/runtime/runner.h"
+#include "host/model_check.h"
 
 struct kv_runner {
   kv_runner(const kv_model* model, const kv_runner_options* options, kv_progress_callback progress, void* user)
@@ -55,6 +56,17 @@ kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error) {
     std::snprintf(info->device, sizeof info->device, "%s", device_name().c_str());
     std::snprintf(info->instruction_paths, sizeof info->instruction_paths, "%s",
                   kv::cpu::available_instruction_paths());
+  });
+}
+
+kv_status kv_plan_memory(const kv_model* model, const kv_runner_options* options, kv_memory_plan* plan,
+                         kv_error* error) {
+  return abi_guard(error, [&] {
+    check_struct(plan, "kv_memory_plan");
+    kv::check_model(model);
+    kv::check_options(*model, options, true);
+    *plan = {};
+    plan->size = sizeof *plan;
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include "abi/kvasir_abi.h"
 #include "common/checks.h"
+#include "cuda/runtime/memory_plan.h"
 #include "cuda/runtime/runner.h"
 
 struct kv_runner {
@@ -47,6 +48,15 @@ kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error) {
       // Which backends there are is asked on machines without one, too; creating a runner reports it as an error.
       std::snprintf(info->device, sizeof info->device, "%.120s", failure.what());
     }
+  });
+}
+
+kv_status kv_plan_memory(const kv_model* model, const kv_runner_options* options, kv_memory_plan* plan,
+                         kv_error* error) {
+  return abi_guard(error, [&] {
+    check_struct(plan, "kv_memory_plan");
+    kv::cuda::checked_device(model, options);
+    *plan = kv::cuda::plan_memory(*model, *options);
   });
 }
 

@@ -49,6 +49,8 @@ class BlockMover {
   explicit BlockMover(DeviceLedger& ledger);
   ~BlockMover();
 
+  static constexpr std::uint64_t pinned_bytes() { return kSlots * kSlotBytes; }
+
   // Moves `pieces` of `bytes` each after everything queued on `steps`; returns when the caller's memory is done with.
   // What is queued on `steps` afterwards sees what was written.
   void write(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps);

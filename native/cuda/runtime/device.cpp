@@ -59,12 +59,24 @@ DeviceInfo describe_device() {
          "backend", status == cudaSuccess ? "none" : cudaGetErrorString(status));
   }
   cudaDeviceProp properties{};
-  check_cuda(cudaGetDeviceProperties(&properties, 0), "read the device's properties");
+  check_cuda(cudaGetDeviceProperties(&properties, kDevice), "read the device's properties");
   if (properties.major != 9 || properties.minor != 0) {
     fail(KV_DEVICE_UNAVAILABLE, "no usable CUDA device: expected compute capability 9.0, found %s with %d.%d; use the CPU "
          "backend", properties.name, properties.major, properties.minor);
   }
   return {properties.name, "sm_90", properties.multiProcessorCount};
+}
+
+void configure_device() {
+  check_cuda(cudaSetDevice(kDevice), "choose the device");
+  check_cuda(cudaDeviceSetLimit(cudaLimitMallocHeapSize, 0), "leave kernels without a heap");
+  check_cuda(cudaDeviceSetCacheConfig(cudaFuncCachePreferL1), "set the cache preference");
+}
+
+DeviceBytes device_bytes() {
+  std::size_t available = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&available, &total), "ask how much memory is free");
+  return {total, available};
 }
 
 }  // namespace kv::cuda

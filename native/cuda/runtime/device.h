@@ -10,13 +10,25 @@
 
 namespace kv::cuda {
 
-// Name, instruction path and memory of the device. Throws KV_DEVICE_UNAVAILABLE where there is none, or no driver.
+// The one device used.
+inline constexpr int kDevice = 0;
+
+// Name and instruction path of the device. Throws KV_DEVICE_UNAVAILABLE where there is none, or no driver.
 struct DeviceInfo {
   std::string name;
   std::string instruction_path;  // "sm_90"
   int multiprocessors;
 };
 DeviceInfo describe_device();
+
+// The process's rules for the device, before anything is allocated there: kernels get no heap of their own, and caches are
+// shared out the same way for all of them. Any number of times.
+void configure_device();
+
+struct DeviceBytes {
+  std::uint64_t total, free;
+};
+DeviceBytes device_bytes();
 
 class Stream {
  public:

@@ -99,11 +99,11 @@ DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_p
     layers_.back().shape = description.layers[i];
   }
   std::vector<std::unique_ptr<MappedFile>> files;
-  for (std::uint32_t i = 0; i < description.n_files; ++i) {
+  for (std::uint32_t i = 0; i < description.n_files && !ledger.only_counts; ++i) {
     files.push_back(std::make_unique<MappedFile>(description.files[i]));
     file_bytes_ += files.back()->bytes();
   }
-  check_extents(description, files);
+  if (!ledger.only_counts) check_extents(description, files);
   for (const auto& file : files) file->map();
 
   // One arena: planes of every matrix, f32 copies of every vector, frequencies.
@@ -139,7 +139,22 @@ DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_p
   for (std::uint32_t i = 0; i < description.n_ropes; ++i) total += round_up(description.ropes[i].rotary_dim / 2 * 8);
   weights_ = DeviceBuffer<std::uint8_t>(ledger, ledger.weights_bytes, total, "weights");
 
-  Staging staging(ledger, std::max(kStagingBytes, longest_row));
+  staging_bytes_ = 2 * std::max(kStagingBytes, longest_row);
+  if (ledger.only_counts) {
+    for (std::uint32_t i = 0; i < description.n_tensors; ++i) {
+      const kv_tensor& tensor = description.tensors[i];
+      if (role_spec(tensor.role)->kind == TensorKind::kVector) continue;
+      if (DeviceLinear* place = linear_of(tensor)) place->weight = placed[i].matrix;
+    }
+    for (std::uint32_t i = 0; i < description.n_ropes; ++i) {
+      const kv_rope& rope = description.ropes[i];
+      ropes_.push_back({rope.style, static_cast<std::int32_t>(rope.rotary_dim), rope.attention_factor, nullptr});
+    }
+    forget_description();
+    return;
+  }
+
+  Staging staging(ledger, staging_bytes_ / 2);
   std::uint64_t done = 0;
   const auto report = [&](std::uint64_t bytes) {
     done += bytes;
@@ -198,6 +213,10 @@ DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_p
   }
   // Streams of ours do not wait for the default one, which carried the vectors.
   check_cuda(cudaDeviceSynchronize(), "load the weights");
+  forget_description();
+}
+
+void DeviceModel::forget_description() {
   description_.layers = nullptr;
   description_.ropes = nullptr;
   description_.tensors = nullptr;

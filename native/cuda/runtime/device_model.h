@@ -37,7 +37,8 @@ struct DeviceLayer {
 };
 
 // The descriptor was checked. Loads straight from the mapped files through pinned staging, sorted into planes on the
-// device; the files are closed afterwards. Blocking; progress counts weight bytes.
+// device; the files are closed afterwards. Blocking; progress counts weight bytes. Over a ledger that only counts, no file is
+// opened and every pointer is NULL.
 class DeviceModel {
  public:
   DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_progress_callback progress, void* user);
@@ -49,17 +50,20 @@ class DeviceModel {
   const DeviceLinear& output() const { return output_; }
   const float* output_norm() const { return output_norm_; }
   std::uint64_t file_bytes() const { return file_bytes_; }
+  // Taken twice while loading: on the device, and pinned.
+  std::uint64_t staging_bytes() const { return staging_bytes_; }
 
  private:
   DeviceLinear* linear_of(const kv_tensor& tensor);
   const float** vector_of(const kv_tensor& tensor);
+  void forget_description();
 
   kv_model description_;
   std::vector<DeviceLayer> layers_;
   std::vector<DeviceRope> ropes_;
   DeviceLinear embedding_, output_;
   const float* output_norm_ = nullptr;
-  std::uint64_t file_bytes_ = 0;
+  std::uint64_t file_bytes_ = 0, staging_bytes_ = 0;
   DeviceBuffer<std::uint8_t> weights_;
 };
 

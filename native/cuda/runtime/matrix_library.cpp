@@ -9,7 +9,8 @@ namespace kv::cuda {
 
 namespace {
 
-// Of cuBLAS's stable C interface: cublasOperation_t, cublasComputeType_t and cublasGemmAlgo_t.
+// Of cuBLAS's stable C interface: cublasStatus_t, cublasOperation_t, cublasComputeType_t and cublasGemmAlgo_t.
+constexpr int kAllocationFailed = 3;
 constexpr int kPlain = 0, kTransposed = 1, kComputeFloat = 68, kAnyAlgorithm = -1;
 constexpr std::uint64_t kScratchBytes = std::uint64_t{32} << 20;
 constexpr const char* kNames[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
@@ -24,6 +25,9 @@ void find(void* library, const char* name, Function*& function) {
 }
 
 void check_library(int status, const char* what) {
+  if (status == kAllocationFailed) {
+    fail(KV_OUT_OF_MEMORY, "cuBLAS: %s: expected room for its handle, found none; lower the number of blocks", what);
+  }
   if (status != 0) fail(KV_INTERNAL, "cuBLAS: %s: expected success, found status %d; report it", what, status);
 }
 
@@ -31,6 +35,7 @@ void check_library(int status, const char* what) {
 
 MatrixLibrary::MatrixLibrary(DeviceLedger& ledger)
     : scratch_(ledger, ledger.workspace_bytes, kScratchBytes, "matrix library") {
+  if (ledger.only_counts) return;
   for (const char* name : kNames) {
     if (library_ == nullptr) library_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
   }

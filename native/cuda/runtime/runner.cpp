@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "common/checks.h"
+#include "cuda/runtime/memory_plan.h"
 #include "host/block_tokens.h"
-#include "host/model_check.h"
 
 namespace kv::cuda {
 
@@ -15,69 +15,28 @@ namespace {
 
 // Copies of batches held from the start: two flying and one queued behind them.
 constexpr int kStagedBatches = 3;
-constexpr std::uint32_t kMaxGridTokens = 65535;
+// Steps between two looks at where the runner's memory lies.
+constexpr std::uint64_t kResidencySteps = 1024;
 // Blocks of one copy command that go to the device at a time.
-constexpr std::uint32_t kCopyChunk = 4096;
+constexpr std::uint32_t kCopyChunk = kBlockListEntries / 3;
+
+// All that can be refused is, before anything large is allocated.
+DeviceInfo prepared_device(const kv_model* model, const kv_runner_options* options) {
+  DeviceInfo device = checked_device(model, options);
+  configure_device();
+  check_memory(plan_memory(*model, *options));
+  return device;
+}
 
 std::uint64_t now_ns() {
   return static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
-// Both structs are checked before any member is built from them, and before the device is asked for anything.
-DeviceInfo checked_device(const kv_model* model, const kv_runner_options* options) {
-  check_model(model);
-  check_options(*model, options);
-  if (options->max_batch_tokens > kMaxGridTokens) {
-    fail(KV_OUT_OF_MEMORY, "max_batch_tokens: a step of more than %u tokens fits no device of this backend, found %u; "
-         "lower it", kMaxGridTokens, options->max_batch_tokens);
-  }
-  DeviceInfo device = describe_device();
-  const char* path = options->instruction_path;
-  if (path != nullptr && *path != '\0' && std::string(path) != "auto" && path != device.instruction_path) {
-    fail(KV_UNSUPPORTED, "instruction_path: expected auto or %s, found %s", device.instruction_path.c_str(), path);
-  }
-  return device;
-}
-
-PlanLimits limits_of(const kv_model& model, const DeviceModel& loaded, const kv_runner_options& options) {
-  PlanLimits limits{};
-  BatchLimits& batch = limits.batch;
-  batch.max_tokens = options.max_batch_tokens;
-  batch.max_sequences = options.max_batch_sequences;
-  batch.max_blocks_per_sequence = options.max_blocks_per_sequence;
-  batch.n_sampler_slots = options.n_sampler_slots;
-  batch.vocabulary = model.vocab;
-  batch.context_length = model.context_length;
-  batch.n_groups = model.n_groups;
-  bool full[KV_MAX_GROUPS] = {};
-  for (const DeviceLayer& layer : loaded.layers()) {
-    const kv_layer& shape = layer.shape;
-    full[shape.group] = full[shape.group] || shape.window_tokens == 0;
-    batch.window_tokens[shape.group] = std::max(batch.window_tokens[shape.group], shape.window_tokens);
-    const AttentionGeometry geometry{shape.n_heads, shape.n_kv_heads, shape.head_dim};
-    if (std::find(limits.geometries.begin(), limits.geometries.end(), geometry) == limits.geometries.end()) {
-      limits.geometries.push_back(geometry);
-    }
-  }
-  if (limits.geometries.size() > kMaxGeometries) {
-    fail(KV_UNSUPPORTED, "layers: the CUDA backend takes at most %u shapes of attention, found %u", kMaxGeometries,
-         static_cast<unsigned>(limits.geometries.size()));
-  }
-  for (std::uint32_t group = 0; group < batch.n_groups; ++group) {
-    batch.n_blocks[group] = options.n_blocks[group];
-    if (full[group]) batch.window_tokens[group] = 0;
-  }
-  limits.state_floats = split_state_floats(loaded, batch);
-  limits.on_tensors = options.activation_mode == KV_ACTIVATIONS_FAST;
-  limits.kv_dtype = options.kv_dtype;
-  return limits;
-}
-
 }  // namespace
 
 Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progress_callback progress, void* user)
-    : device_(checked_device(model, options)),
+    : device_(prepared_device(model, options)),
       ledger_(options->poison_pool != 0),
       host_ledger_(options->poison_pool != 0),
       mode_(static_cast<kv_activation_mode>(options->activation_mode)),
@@ -89,7 +48,7 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
                    ? std::make_unique<const LibraryProducts>(ledger_, model_, limits_.batch.max_tokens)
                    : nullptr),
       forward_(model_, pool_, space_, limits_, mode_, library_.get()),
-      block_lists_(ledger_, ledger_.workspace_bytes, 3 * kCopyChunk, "block lists"),
+      block_lists_(ledger_, ledger_.workspace_bytes, kBlockListEntries, "block lists"),
       mover_(ledger_),
       slots_(options->n_sampler_slots),
       slot_logprobs_(options->n_sampler_slots, 0),
@@ -106,6 +65,7 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
     spare_steps_.emplace_back();
     spare_steps_.back().batch = std::make_unique<StagedBatch>(host_ledger_, limits_.batch);
   }
+  ledger_.verify_residency();
   submission_thread_ = std::thread([this] { serve(); });
 }
 
@@ -128,8 +88,12 @@ kv_memory Runner::memory() const {
   memory.size = sizeof memory;
   memory.weights_repacked_bytes = ledger_.weights_bytes;
   memory.kv_pool_bytes = ledger_.kv_pool_bytes;
-  memory.workspace_bytes = ledger_.workspace_bytes + ledger_.pinned_bytes + host_ledger_.workspace_bytes;
+  memory.workspace_bytes = ledger_.workspace_bytes;
+  memory.pinned_bytes = ledger_.pinned_bytes;
+  memory.host_bytes = host_ledger_.workspace_bytes;
   memory.allocations = ledger_.allocations + host_ledger_.allocations;
+  memory.residency_checks = ledger_.residency_checks;
+  memory.residency_failures = ledger_.residency_failures;
   return memory;
 }
 
@@ -309,6 +273,7 @@ void Runner::start(Job& job) {
 
 void Runner::start_step(Job& job) {
   StagedBatch& batch = *job.batch;
+  check_residency();
   Flight& flight = flights_[next_flight_];
   next_flight_ = (next_flight_ + 1) % kInFlight;
   admit(batch);
@@ -329,10 +294,10 @@ void Runner::start_step(Job& job) {
     if (wanted.returned) flight.logits_tokens.push_back(static_cast<std::uint32_t>(wanted.token));
   }
   const bool returns = !flight.logits_tokens.empty();
-  if (returns) {
-    flight.logits.resize(buffer_product("returned logits", flight.logits_tokens.size(), limits_.batch.vocabulary));
-  } else if (!flight.logits.empty()) {
-    flight.logits = {};
+  const std::uint64_t n_logits = buffer_product("returned logits", flight.logits_tokens.size(), limits_.batch.vocabulary);
+  if (n_logits == 0 || n_logits > flight.logits.size()) flight.logits = {};
+  if (n_logits > flight.logits.size()) {
+    flight.logits = Buffer<float>(host_ledger_, host_ledger_.workspace_bytes, n_logits, "returned logits");
   }
   float* logits = returns ? flight.logits.data() : nullptr;
   const auto launch = [&](cudaStream_t stream) { forward_.launch(plan, flight.wanted, logits, stream); };
@@ -345,6 +310,15 @@ void Runner::start_step(Job& job) {
                              stream_.get()), "return a step's results");
   flight.done.record(stream_.get());
   job.flight = &flight;
+}
+
+void Runner::check_residency() {
+  if (steps_until_residency_ > 0) {
+    --steps_until_residency_;
+    return;
+  }
+  ledger_.verify_residency();  // throws: the next step asks again
+  steps_until_residency_ = kResidencySteps;
 }
 
 void Runner::admit(StagedBatch& batch) {

@@ -20,6 +20,7 @@
 #include "cuda/runtime/device_model.h"
 #include "cuda/runtime/forward.h"
 #include "cuda/runtime/kv_pool.h"
+#include "cuda/runtime/runner_limits.h"
 #include "cuda/runtime/step_graphs.h"
 #include "cuda/runtime/step_plan.h"
 #include "cuda/runtime/workspace.h"
@@ -48,7 +49,7 @@ class Runner {
                     std::uint64_t bytes, kv_done_callback callback, void* user);
 
  private:
-  static constexpr std::size_t kInFlight = 2;
+  static constexpr std::size_t kInFlight = kStepsInFlight;
 
   // What belongs to a launched step until its result is delivered.
   struct Flight {
@@ -56,7 +57,7 @@ class Runner {
     Event done;
     StepPlan plan;
     std::vector<Wanted> wanted;
-    std::vector<float> logits;              // (rows returned, V); grown on demand
+    Buffer<float> logits;                   // (rows returned, V); only while a step returns some
     std::vector<std::uint32_t> logits_tokens;
     std::vector<std::uint8_t> stops;        // (S)
     std::vector<std::shared_ptr<const SamplerSlot>> samplers;  // (S) of the rows that sample
@@ -82,6 +83,7 @@ class Runner {
   void start(Job& job);
   void start_step(Job& job);
   void start_blocks(Job& job);
+  void check_residency();
   void admit(StagedBatch& batch);
   void send_masks(const StagedBatch& batch, const Flight& flight);
   void finish(Job& job);
@@ -114,6 +116,7 @@ class Runner {
   std::vector<std::uint32_t> slot_logprobs_;
   std::vector<std::int32_t> admission_;  // entries on their way to a slot
   bool previous_step_failed_ = true;
+  std::uint64_t steps_until_residency_ = 0;
   std::uint64_t last_finish_ns_ = 0;
 
   std::mutex submit_mutex_;  // orders checks against the queue; taken before queue_mutex_

@@ -1,4 +1,5 @@
-// StepGraphs: decoding steps as CUDA graphs. A step's launches depend on its plan alone, so equal plans replay one graph.
+// StepGraphs: decoding steps as CUDA graphs. A step's launches depend on its plan alone, so equal plans replay one graph. A
+// graph takes device memory of its own; a plan whose graph found none is launched directly, with the same bits.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,7 +22,7 @@ class StepGraphs {
   void run(const StepPlan& plan, cudaStream_t stream, Launch&& launch) {
     Entry& entry = find(plan);
     if (entry.graph == nullptr) {
-      if (++entry.met == 1) return launch(stream);
+      if (entry.had_no_memory || ++entry.met == 1) return launch(stream);
       cudaGraph_t graph = nullptr;
       check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture a step");
       try {
@@ -34,6 +35,12 @@ class StepGraphs {
       check_cuda(cudaStreamEndCapture(stream, &graph), "capture a step");
       const cudaError_t status = cudaGraphInstantiate(&entry.graph, graph, 0);
       cudaGraphDestroy(graph);
+      if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        entry.graph = nullptr;
+        entry.had_no_memory = true;
+        return launch(stream);
+      }
       check_cuda(status, "instantiate a step's graph");
     }
     check_cuda(cudaGraphLaunch(entry.graph, stream), "launch a step's graph");
@@ -44,6 +51,7 @@ class StepGraphs {
   struct Entry {
     StepPlan plan;
     int met = 0;
+    bool had_no_memory = false;
     cudaGraphExec_t graph = nullptr;
   };
 
@@ -57,7 +65,7 @@ class StepGraphs {
       if (entries_.back().graph != nullptr) cudaGraphExecDestroy(entries_.back().graph);
       entries_.pop_back();
     }
-    entries_.push_front({plan, 0, nullptr});
+    entries_.push_front({plan, 0, false, nullptr});
     return entries_.front();
   }
   void clear() {

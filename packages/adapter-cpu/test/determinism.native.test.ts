@@ -7,7 +7,13 @@ import { generateGguf, Random, SMALL_SHAPE } from '@kvasir/reference';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { cpuBackendInfo } from '../src/index.ts';
-import { fragmentedBlocks, hashOf, logitsOf, step, type Row } from './support/drive-runner.ts';
+import {
+  fragmentedBlocks,
+  hashOf,
+  logitsOf,
+  step,
+  type Row,
+} from '../../native-runner/test/conformance/drive-runner.ts';
 import { DEFAULT_MODE, loadOnCpu, ORACLE_MODE } from './support/load.ts';
 
 const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-determinism-'));

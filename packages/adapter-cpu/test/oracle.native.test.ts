@@ -1,5 +1,3 @@
-// Whole models against a float64 forward pass that shares no code with the engine, over several blocks of context, with
-// permuted block tables and a poisoned pool. Published reference models are shorter than one block and cannot show this.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,89 +5,29 @@ import {
   compareLogits,
   forward,
   fromGguf,
-  fromHalf,
   generateGguf,
   KV_ROUNDING,
-  loadReferenceModel,
   Random,
   SMALL_SHAPE,
-  toHalf,
-  writeHuggingFaceModel,
   type LogitsComparison,
   type ModelShape,
 } from '@kvasir/reference';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { fragmentedBlocks, logitsOf } from './support/drive-runner.ts';
-import { DEFAULT_MODE, loadOnCpu, ORACLE_MODE } from './support/load.ts';
-import { report } from './support/report.ts';
-import { storedHeads } from './support/stored-heads.ts';
+import { fragmentedBlocks, logitsOf } from '../../native-runner/test/conformance/drive-runner.ts';
+import { describeOracle } from '../../native-runner/test/conformance/oracle.suite.ts';
+import { report } from '../../native-runner/test/conformance/report.ts';
+import { storedHeads } from '../../native-runner/test/conformance/stored-heads.ts';
+import { BACKEND, loadOnCpu } from './support/load.ts';
 
-const TOKENS = 1536 + 37;
-const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-conformance-'));
+describeOracle(BACKEND);
+
+const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-quantized-kv-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 const tokens = (shape: ModelShape, count: number, seed: number) => {
   const random = new Random(seed);
   return Array.from({ length: count }, () => random.integer(0, shape.vocabularySize));
 };
-
-const SHAPES: Readonly<Record<string, ModelShape>> = {
-  'llama, head 64, llama3 rope': { ...SMALL_SHAPE, ropeScaling: { type: 'llama3', factor: 8, originalContext: 1024 } },
-  'qwen2, head 64, tied, 7 query heads a KV head': {
-    ...SMALL_SHAPE,
-    family: 'qwen2',
-    hiddenSize: 512,
-    numHeads: 7,
-    numKvHeads: 1,
-    headDim: 64,
-    tiedEmbeddings: true,
-    ropeBase: 1e6,
-  },
-  'qwen3, head 128, yarn': {
-    ...SMALL_SHAPE,
-    family: 'qwen3',
-    headDim: 128,
-    numHeads: 4,
-    numKvHeads: 2,
-    ropeScaling: { type: 'yarn', factor: 4, originalContext: 2048 },
-  },
-};
-
-describe.each(Object.entries(SHAPES))('%s', (name, shape) => {
-  // 7 heads of 64 make rows of 448: no whole K-quant block, so that model is tried in 32-value formats only.
-  const format = name.includes('7 query') ? 'q8_0' : 'q4_k';
-  const file = path.join(scratch, `${shape.family}.gguf`);
-  const ids = tokens(shape, TOKENS, 5);
-  let expected: Float64Array;
-  /** The oracle with K and V rounded as an f16 pool rounds them, for the first tokens. */
-  let expectedHalfKv: Float64Array;
-  beforeAll(() => {
-    const bytes = generateGguf(shape, format, 42);
-    writeFileSync(file, bytes);
-    expected = forward(fromGguf(bytes), ids);
-    const storeKv = (value: number) => fromHalf(toHalf(value));
-    expectedHalfKv = forward(fromGguf(bytes), ids.slice(0, 700), { storeKv });
-  });
-
-  it.each([
-    ['oracle mode, whole prompt', ORACLE_MODE, [4096], 1e-4],
-    ['oracle mode, odd chunks', ORACLE_MODE, [1, 300, 7, 511, 256], 1e-4],
-    ['float activations, f16 KV', { activations: 'float', kvDType: 'f16' } as const, [509], 1e-3],
-    ['8-bit activations, f16 KV', DEFAULT_MODE, [257, 1, 640], 3e-2],
-  ])('%s stays within its bound over 1,573 tokens', async (label, mode, chunks, bound) => {
-    await using runner = await loadOnCpu(file, mode);
-    const blocks = fragmentedBlocks(runner.info.numBlocks[0] as number, 7, 99);
-    const logits = await logitsOf(runner, ids, blocks, chunks);
-    const halfKv = mode.kvDType === 'f16' && mode.activations === 'float';
-    const reference = halfKv ? expectedHalfKv : expected;
-    const comparison = compareLogits(logits.subarray(0, reference.length), reference, shape.vocabularySize);
-    const { instructionPath } = runner.info;
-    const against = halfKv ? 'float64 oracle, f16 KV' : 'float64 oracle';
-    report({ model: name, format, mode: label, reference: against, instructionPath, bound }, comparison);
-    expect(comparison.relativeError).toBeLessThan(bound);
-    expect(comparison.decidedButDifferent).toBe(0);
-  });
-});
 
 /** Heads of 128 are two groups each; a head of 24 is one group, turned in runs of 8. */
 const KV_SHAPES: Readonly<Record<string, ModelShape>> = {
@@ -139,42 +77,4 @@ describe.each(Object.entries(KV_SHAPES))('quantized KV: %s', (name, shape) => {
       expect(compare(exact).relativeError).toBeGreaterThan(1e-3);
     },
   );
-});
-
-describe('formats', () => {
-  const formats = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_1', 'q5_0', 'q5_1', 'q4_k', 'q5_k', 'q6_k', 'mxfp4'];
-  it.each(formats)('%s agrees with its dequantized weights', async (format) => {
-    const file = path.join(scratch, `${format}.gguf`);
-    const bytes = generateGguf(SMALL_SHAPE, format, 7);
-    writeFileSync(file, bytes);
-    const ids = tokens(SMALL_SHAPE, 300, 8);
-    const expected = forward(fromGguf(bytes), ids);
-    for (const [label, mode, bound] of [
-      ['oracle mode', ORACLE_MODE, 1e-4],
-      ['8-bit activations, f16 KV', DEFAULT_MODE, 3e-2],
-    ] as const) {
-      await using runner = await loadOnCpu(file, mode);
-      const logits = await logitsOf(runner, ids, fragmentedBlocks(32, 2, 3), [128, 1, 33]);
-      const comparison = compareLogits(logits, expected, SMALL_SHAPE.vocabularySize);
-      const { instructionPath } = runner.info;
-      report(
-        { model: 'llama, head 64', format, mode: label, reference: 'float64 oracle', instructionPath, bound },
-        comparison,
-      );
-      expect(comparison.relativeError).toBeLessThan(bound);
-      expect(comparison.decidedButDifferent).toBe(0);
-    }
-  });
-
-  it.each(['f32', 'f16', 'bf16'] as const)('a sharded %s checkpoint agrees with the oracle', async (format) => {
-    const directory = path.join(scratch, `hf-${format}`);
-    const shape = { ...SMALL_SHAPE, family: 'qwen3', ropeScaling: { type: 'linear', factor: 2 } } as const;
-    writeHuggingFaceModel(directory, shape, format, 3, 2);
-    const ids = tokens(shape, 300, 9);
-    await using runner = await loadOnCpu(directory, ORACLE_MODE);
-    const logits = await logitsOf(runner, ids, fragmentedBlocks(32, 2, 4), [300]);
-    const comparison = compareLogits(logits, forward(loadReferenceModel(directory), ids), shape.vocabularySize);
-    expect(comparison.relativeError).toBeLessThan(1e-4);
-    expect(comparison.decidedButDifferent).toBe(0);
-  });
 });

@@ -9,6 +9,11 @@ export class FakeModelLoader implements ModelLoader {
     this.blockTokens = blockTokens;
   }
 
+  /** Its memory is the host's. */
+  async planMemory(): Promise<null> {
+    return null;
+  }
+
   async load(model: ModelDescriptor, options: LoadOptions): Promise<FakeModelRunner> {
     if (options.numBlocks.length === 0 || options.numBlocks.some((count) => !Number.isInteger(count) || count < 1)) {
       throw new KvasirError('invalid-argument', `numBlocks: expected positive integers, found ${options.numBlocks}`);

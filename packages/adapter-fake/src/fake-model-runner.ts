@@ -145,7 +145,17 @@ export class FakeModelRunner implements ModelRunner {
       (sum, numBlocks, group) => sum + numBlocks * this.info.cacheSpec.bytesPerBlock(group),
       0,
     );
-    return { weightsMappedBytes: 0, weightsRepackedBytes: 0, kvPoolBytes, workspaceBytes: 0, allocations: 0 };
+    return {
+      weightsMappedBytes: 0,
+      weightsRepackedBytes: 0,
+      kvPoolBytes,
+      workspaceBytes: 0,
+      pinnedBytes: 0,
+      hostBytes: 0,
+      allocations: 0,
+      residencyChecks: 0,
+      residencyFailures: 0,
+    };
   }
 
   dispose(): Promise<void> {

@@ -103,7 +103,7 @@ export type {
   TokenEvent,
   TokenLogprob,
 } from './ports/generation-engine.port.ts';
-export type { ActivationMode, LoadOptions, ModelLoader } from './ports/model-loader.port.ts';
+export type { ActivationMode, LoadOptions, MemoryPlan, ModelLoader } from './ports/model-loader.port.ts';
 export { ROW_FLAGS } from './ports/model-runner.port.ts';
 export type {
   BlockCopy,

@@ -11,7 +11,7 @@ describe('the addon face', () => {
   it.each([
     ['a renumbered status', 'KV_CANCELLED = 8', 'KV_CANCELLED = 10', 'KV_CANCELLED: the header has 10'],
     ['a new dtype', 'KV_MXFP4 = 11,', 'KV_MXFP4 = 11, KV_NVFP4 = 14,', 'KV_NVFP4: the header has 14'],
-    ['another ABI version', 'KV_ABI_VERSION 1u', 'KV_ABI_VERSION 2u', 'KV_ABI_VERSION: the header has 2'],
+    ['another ABI version', 'KV_ABI_VERSION 2u', 'KV_ABI_VERSION 3u', 'KV_ABI_VERSION: the header has 3'],
     ['a new field', 'float min_p;', 'float min_p; float typical_p;', 'kv_sampler.typicalP: in the header'],
     ['a field that has gone', 'float logit_scale;', '', 'AddonModel.logitScale: in the face'],
     [

@@ -24,6 +24,7 @@ const STRUCTS: Readonly<Record<string, { face: string; derived: readonly string[
   kv_tensor: { face: 'AddonTensor', derived: ['rank'] },
   kv_runner_options: { face: 'AddonRunnerOptions', derived: [] },
   kv_memory: { face: 'AddonMemory', derived: ['reserved'] },
+  kv_memory_plan: { face: 'AddonMemoryPlan', derived: ['reserved'] },
   kv_sampler: { face: 'AddonSampler', derived: ['n_history', 'n_bias', 'n_stop'] },
   kv_batch: { face: 'AddonBatch', derived: ['n_tokens', 'n_sequences', 'n_groups', 'n_samplers'] },
   kv_step_result: { face: 'AddonStepResult', derived: ['n_sequences', 'n_logits_rows'] },

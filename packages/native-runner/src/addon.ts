@@ -27,6 +27,11 @@ export interface KvasirAddon {
   // kv_status kv_get_backend_info(kv_backend_info* info, kv_error* error);
   backendInfo(): AddonBackendInfo;
 
+  // kv_status kv_plan_memory(const kv_model* model, const kv_runner_options* options, kv_memory_plan* plan,
+  //                          kv_error* error);
+  /** The first call of a process may take a second on a backend with a device. */
+  planMemory(model: AddonModel, options: AddonRunnerOptions): AddonMemoryPlan;
+
   // kv_status kv_runner_create(const kv_model* model, const kv_runner_options* options, kv_progress_callback progress,
   //                            void* user, kv_runner** runner, kv_error* error);
   /** Loads on a thread of its own; the handle may be used once `ticket` has settled without an error. */
@@ -173,7 +178,22 @@ export interface AddonMemory {
   readonly weightsRepackedBytes: number;
   readonly kvPoolBytes: number;
   readonly workspaceBytes: number;
+  readonly pinnedBytes: number;
+  readonly hostBytes: number;
   readonly allocations: number;
+  readonly residencyChecks: number;
+  readonly residencyFailures: number;
+}
+
+/** kv_memory_plan */
+export interface AddonMemoryPlan {
+  /** 0: memory is the host's, and the rest is not worked out */
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly weightsBytes: number;
+  readonly kvPoolBytes: number;
+  readonly workspaceBytes: number;
+  readonly pinnedBytes: number;
 }
 
 /** kv_sampler; its counts are the lengths of its arrays. */

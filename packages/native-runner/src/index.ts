@@ -4,6 +4,7 @@ export type {
   AddonError,
   AddonLayer,
   AddonMemory,
+  AddonMemoryPlan,
   AddonModel,
   AddonRope,
   AddonRunnerOptions,

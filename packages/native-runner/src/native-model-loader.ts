@@ -1,5 +1,5 @@
 import { attentionParityTokens, KV_FORMATS, KvasirError, ModelCacheSpec } from '@kvasir/domain';
-import type { LoadOptions, ModelDescriptor, ModelLoader, ModelRunner } from '@kvasir/domain';
+import type { LoadOptions, MemoryPlan, ModelDescriptor, ModelLoader, ModelRunner } from '@kvasir/domain';
 import type { KvasirAddon, RunnerHandle } from './addon.ts';
 import { numGroups, toAddonModel, toAddonOptions } from './model-to-addon.ts';
 import { NativeModelRunner } from './native-model-runner.ts';
@@ -24,23 +24,40 @@ export function createNativeModelLoader(addon: KvasirAddon): ModelLoader {
       `the addon: expected ABI version ${KV_ABI_VERSION}, found ${addon.abiVersion}; build it again`,
     );
   }
-  return { load: (model, options) => load(addon, model, options) };
+  return {
+    planMemory: async (model, options) => planMemory(addon, model, options),
+    load: (model, options) => load(addon, model, options),
+  };
+}
+
+function planMemory(addon: KvasirAddon, model: ModelDescriptor, options: LoadOptions): MemoryPlan | null {
+  checkGroups(model, options);
+  try {
+    const plan = addon.planMemory(toAddonModel(model), toAddonOptions(options, numSamplerSlots(options)));
+    return plan.totalBytes === 0 ? null : plan;
+  } catch (error) {
+    throw toKvasirError(error, 'loading');
+  }
+}
+
+const numSamplerSlots = (options: LoadOptions): number => options.maxBatchSequences * SAMPLER_SLOTS_PER_SEQUENCE;
+
+function checkGroups(model: ModelDescriptor, options: LoadOptions): void {
+  const groups = numGroups(model);
+  if (options.numBlocks.length === groups) return;
+  throw new KvasirError(
+    'invalid-argument',
+    `numBlocks: expected one entry for each of ${groups} layer groups, found ${options.numBlocks.length}`,
+  );
 }
 
 async function load(addon: KvasirAddon, model: ModelDescriptor, options: LoadOptions): Promise<ModelRunner> {
   refuseWhenAborted(options);
-  const groups = numGroups(model);
-  if (options.numBlocks.length !== groups) {
-    throw new KvasirError(
-      'invalid-argument',
-      `numBlocks: expected one entry for each of ${groups} layer groups, found ${options.numBlocks.length}`,
-    );
-  }
+  checkGroups(model, options);
   const cacheSpec = ModelCacheSpec.fromDescriptor(model, options.kvDType);
-  const numSamplerSlots = options.maxBatchSequences * SAMPLER_SLOTS_PER_SEQUENCE;
   const calls = new UnsettledCalls();
   try {
-    const handle = await open(addon, model, options, numSamplerSlots, calls);
+    const handle = await open(addon, model, options, calls);
     const backend = addon.backendInfo();
     const runner = new NativeModelRunner(addon, handle, calls, {
       backend: backend.name,
@@ -53,7 +70,7 @@ async function load(addon: KvasirAddon, model: ModelDescriptor, options: LoadOpt
       maxBatchTokens: options.maxBatchTokens,
       maxBatchSequences: options.maxBatchSequences,
       maxBlocksPerSequence: options.maxBlocksPerSequence,
-      numSamplerSlots,
+      numSamplerSlots: numSamplerSlots(options),
       maxStepsInFlight: MAX_STEPS_IN_FLIGHT,
       attentionParityTokens: attentionParityTokens(model),
     });
@@ -71,7 +88,6 @@ async function open(
   addon: KvasirAddon,
   model: ModelDescriptor,
   options: LoadOptions,
-  numSamplerSlots: number,
   calls: UnsettledCalls,
 ): Promise<RunnerHandle> {
   let handle: RunnerHandle | null = null;
@@ -79,7 +95,7 @@ async function open(
     handle = addon.openRunner(
       ticket,
       toAddonModel(model),
-      toAddonOptions(options, numSamplerSlots),
+      toAddonOptions(options, numSamplerSlots(options)),
       calls.settle,
       (bytesDone, bytesTotal) => options.onProgress?.(bytesDone, bytesTotal),
     );

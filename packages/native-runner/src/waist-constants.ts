@@ -1,7 +1,7 @@
 // Numbers of the C waist, under the header's own names. scripts/check-abi.ts compares them with native/abi/kvasir_abi.h.
 
 /** KV_ABI_VERSION: an addon built against another one is refused. */
-export const KV_ABI_VERSION = 1;
+export const KV_ABI_VERSION = 2;
 
 /** enum kv_status */
 export const KV_STATUS = {

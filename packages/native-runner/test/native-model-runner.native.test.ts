@@ -232,7 +232,27 @@ describe('load', () => {
       weightsRepackedBytes: 0,
       kvPoolBytes: 16 * 256 * TOKEN_BYTES,
       workspaceBytes: 0,
+      pinnedBytes: 0,
+      hostBytes: 0,
       allocations: 0,
+      residencyChecks: 0,
+      residencyFailures: 0,
+    });
+  });
+
+  it("is planned beforehand: nothing where memory is the host's, and every purpose where a device has its own", async () => {
+    const loader = createNativeModelLoader(addon);
+    expect(await loader.planMemory(FAKE_MODEL, fakeOptions())).toBeNull();
+    expect(await loader.planMemory(FAKE_MODEL, fakeOptions('device_bytes=5000'))).toEqual({
+      totalBytes: 5000,
+      freeBytes: 5000,
+      weightsBytes: 1000,
+      kvPoolBytes: 0,
+      workspaceBytes: 512,
+      pinnedBytes: 10,
+    });
+    await expect(loader.planMemory(FAKE_MODEL, fakeOptions('', { numBlocks: [1, 1] }))).rejects.toMatchObject({
+      code: 'invalid-argument',
     });
   });
 

@@ -48,6 +48,27 @@ export function describeModelLoader(name: string, harness: ModelLoaderHarness): 
       await runner.dispose();
     });
 
+    it("plans beforehand what loading takes of a device, or nothing where memory is the host's", async () => {
+      const loader = await harness.open();
+      const model = await harness.describeModel();
+      const plan = await loader.planMemory(model, OPTIONS);
+      const runner = await loader.load(model, OPTIONS);
+      const held = runner.memory();
+      await runner.dispose();
+      expect(plan !== null).toBe(held.residencyChecks > 0);
+      // Where there is nothing to plan, what is held stands in for it.
+      const { weightsBytes, kvPoolBytes, workspaceBytes, freeBytes, totalBytes } = plan ?? {
+        weightsBytes: held.weightsRepackedBytes,
+        kvPoolBytes: held.kvPoolBytes,
+        workspaceBytes: held.workspaceBytes,
+        freeBytes: 0,
+        totalBytes: 0,
+      };
+      expect([weightsBytes, kvPoolBytes]).toEqual([held.weightsRepackedBytes, held.kvPoolBytes]);
+      expect(workspaceBytes).toBeGreaterThanOrEqual(held.workspaceBytes);
+      expect(freeBytes).toBeLessThanOrEqual(totalBytes);
+    });
+
     it('loads one model twice, with one numericsId', async () => {
       const loader = await harness.open();
       const model = await harness.describeModel();

@@ -16,6 +16,7 @@ export const LOADING_SETTINGS: readonly SettingName[] = [
   'kvDType',
   'poolTokens',
   'poolBytes',
+  'gpuMemoryUtilization',
   'maxBatchTokens',
   'maxBatchSequences',
   'prefillChunkTokens',

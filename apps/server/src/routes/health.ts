@@ -22,6 +22,7 @@ export function health(context: Context<AppEnvironment>, dependencies: AppDepend
     waiting: stats.waiting,
     outputTokens: stats.outputTokens,
     blocks: stats.blocks.map(({ total, free, used, retired, peak }) => ({ total, free, used, retired, peak })),
+    memory: model.memory(),
     // Without running requests the used blocks are the cached ones: anything else would be a leak.
     cache: stats.cache === null ? null : cacheFigures(stats.cache),
   };

@@ -1,25 +1,14 @@
 import type { LoadOptions, ModelRunner } from '@kvasir/domain';
 import { openModel } from '@kvasir/models';
+import { type Backend, SUITE_LIMITS } from '../../../native-runner/test/conformance/modes.ts';
 import { createCpuModelLoader } from '../../src/index.ts';
 
-/** The engine the default way. */
-export const DEFAULT_MODE = { activations: 'quantized', kvDType: 'f16' } as const;
-/** Float activations and an f32 pool: what the oracle is compared with. */
-export const ORACLE_MODE = { activations: 'float', kvDType: 'f32' } as const;
+export { DEFAULT_MODE, ORACLE_MODE } from '../../../native-runner/test/conformance/modes.ts';
 
 /** Loads a model file on the CPU with a poisoned pool: whatever is read before it was written shows up as NaN. */
 export async function loadOnCpu(path: string, options: Partial<LoadOptions> = {}): Promise<ModelRunner> {
   const file = await openModel(path);
-  const descriptor = await file.descriptor();
-  return createCpuModelLoader().load(descriptor, {
-    numBlocks: [32],
-    maxBatchTokens: 4096,
-    maxBatchSequences: 16,
-    maxBlocksPerSequence: 32,
-    numThreads: 2,
-    instructionPath: 'auto',
-    poisonPool: true,
-    ...DEFAULT_MODE,
-    ...options,
-  });
+  return createCpuModelLoader().load(await file.descriptor(), { ...SUITE_LIMITS, numThreads: 2, ...options });
 }
+
+export const BACKEND: Backend = { load: loadOnCpu, isAvailable: true };

@@ -6,6 +6,13 @@ import type { ModelRunner } from './model-runner.port.ts';
 /** Turns a descriptor and its files into a runner. One implementation per backend. */
 export interface ModelLoader {
   /**
+   * What `load` with these arguments would take of a device that has memory of its own; null where the runner's memory is
+   * the host's. Opens no file and allocates nothing that stays; `numBlocks` may be all ones to learn the rest.
+   * @throws KvasirError `unsupported-model`, `invalid-argument`, `out-of-memory`, `backend-unavailable`
+   */
+  planMemory(model: ModelDescriptor, options: LoadOptions): Promise<MemoryPlan | null>;
+
+  /**
    * Maps the weights and allocates the pool and all workspace; nothing is allocated while decoding.
    * @throws KvasirError `file-unreadable`, `file-truncated`, `unsupported-model`, `out-of-memory`, `invalid-argument`,
    *   `backend-unavailable`, `aborted`
@@ -14,6 +21,19 @@ export interface ModelLoader {
 }
 
 export type ActivationMode = 'quantized' | 'float' | 'fast';
+
+/** Bytes of a device, and of it what a runner would take by purpose. */
+export interface MemoryPlan {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly weightsBytes: number;
+  /** Of the `numBlocks` asked about. */
+  readonly kvPoolBytes: number;
+  /** The most beside those two, also while loading. */
+  readonly workspaceBytes: number;
+  /** Page-locked memory of the host. */
+  readonly pinnedBytes: number;
+}
 
 export interface LoadOptions {
   /** Blocks per layer group. */

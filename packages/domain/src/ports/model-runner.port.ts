@@ -138,11 +138,22 @@ export interface BlockCopy {
   readonly numTokens: number;
 }
 
+/** What a runner holds, by purpose; on a device with memory of its own, of that device unless said otherwise. */
 export interface RunnerMemory {
+  /** Mapped from files, shared with the page cache of the host. */
   readonly weightsMappedBytes: number;
+  /** Private copies in the layout of the kernels. */
   readonly weightsRepackedBytes: number;
   readonly kvPoolBytes: number;
   readonly workspaceBytes: number;
+  /** Page-locked host memory that steps and blocks pass through. */
+  readonly pinnedBytes: number;
+  /** Ordinary host memory beside those, where the workspace is on a device. */
+  readonly hostBytes: number;
   /** Native allocations so far: flat while decoding. */
   readonly allocations: number;
+  /** Times every allocation was asked where it lies; 0 where memory is the host's. */
+  readonly residencyChecks: number;
+  /** Of those, times one lay elsewhere: steps fail with `device-lost` until none does. */
+  readonly residencyFailures: number;
 }

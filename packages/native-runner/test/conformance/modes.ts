@@ -1,0 +1,25 @@
+import type { LoadOptions, ModelRunner } from '@kvasir/domain';
+
+/** The engine the default way. */
+export const DEFAULT_MODE = { activations: 'quantized', kvDType: 'f16' } as const;
+/** Float activations and an f32 pool: what the oracle is compared with. */
+export const ORACLE_MODE = { activations: 'float', kvDType: 'f32' } as const;
+
+/** A backend under test. */
+export interface Backend {
+  /** Loads a model file with a poisoned pool: whatever is read before it was written shows up as NaN. */
+  load(path: string, options?: Partial<LoadOptions>): Promise<ModelRunner>;
+  /** false: there is no device here, and the suite is skipped. */
+  readonly isAvailable: boolean;
+}
+
+/** Limits the suites are written for. */
+export const SUITE_LIMITS: Omit<LoadOptions, 'numThreads'> = {
+  ...DEFAULT_MODE,
+  numBlocks: [32],
+  maxBatchTokens: 4096,
+  maxBatchSequences: 16,
+  maxBlocksPerSequence: 32,
+  instructionPath: 'auto',
+  poisonPool: true,
+};
