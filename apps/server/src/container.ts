@@ -19,7 +19,7 @@ import {
 import type { Config } from './config.ts';
 import { PromptEncoder } from './generation/prompt-encoder.ts';
 import type { ServedModel } from './generation/served-model.ts';
-import { openMemory } from './loading/open-memory.ts';
+import { prepareMemory } from './loading/open-memory.ts';
 import { mostBlocksPerSequence, planPool } from './loading/plan-pool.ts';
 import { modelName, resolveModel } from './loading/resolve-model.ts';
 import { vocabularyDirectory } from './loading/vocabulary-directory.ts';
@@ -179,6 +179,10 @@ async function loadModel(
     instructionPath: config.instructionPath,
   };
   const loader = container.resolve(MODEL_LOADER);
+  const narrator = container.resolve(NARRATOR);
+  const memory =
+    needs.keepsKv === true ? prepareMemory(await container.resolve(MODEL_FILE), config, narrator, openColdTier) : null;
+  if (memory !== null) disposers.push(() => memory.close());
   const device = await loader.planMemory(descriptor, {
     ...options,
     numBlocks: ModelCacheSpec.fromDescriptor(descriptor, config.kvDType).groups.map(() => 1),
@@ -200,7 +204,6 @@ async function loadModel(
     onProgress: hooks.onLoad,
   });
   disposers.push(() => runner.dispose());
-  const narrator = container.resolve(NARRATOR);
   narrator.narrate({
     level: 'info',
     name: 'model-loaded',
@@ -210,11 +213,7 @@ async function loadModel(
       deviceBytes: device?.totalBytes ?? 0,
     },
   });
-  const kept =
-    needs.keepsKv === true
-      ? await openMemory(await container.resolve(MODEL_FILE), runner.info, config, narrator, openColdTier)
-      : null;
-  if (kept !== null) disposers.push(() => kept.close());
+  const kept = memory === null ? null : await memory.complete(runner.info);
   const engine = new BatchEngine(
     { runner, clock: container.resolve(CLOCK), narrator },
     {

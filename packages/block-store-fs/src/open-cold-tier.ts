@@ -46,12 +46,14 @@ export async function openColdTier(options: ColdTierOptions): Promise<ColdTier> 
   const settings: ThreadSettings = { directory: resolve(options.directory), budgets };
   const archive = new WorkerThread<ArchiveCalls>('archive-worker', settings);
   const keeper = new WorkerThread<KeeperCalls>('keeper-worker', settings);
-  const readerThreads = Array.from({ length: readers }, () => new WorkerThread<ReaderCalls>('reader-worker', settings));
+  const readerThreads: WorkerThread<ReaderCalls>[] = [];
   let isLocked = false;
   try {
     const opened = await archive.call('open', null);
     isLocked = true;
     await keeper.call('open', null);
+    // Not sooner: starting a thread takes a core for tens of milliseconds, and nothing is read before it is open.
+    for (let reader = 0; reader < readers; reader++) readerThreads.push(new WorkerThread('reader-worker', settings));
     const agents = new FsAgentArchive({ archive, removeBlocks: (keys) => keeper.call('remove', keys), narrator });
     const blocks = new FsBlockStore({
       keeper,

@@ -25,39 +25,59 @@ export interface OpenMemory {
   readonly cache: CacheOptions;
   /** null: nothing outlives the process. */
   readonly archive: AgentArchive | null;
+}
+
+/** What was begun beside the loading of the model. */
+export interface MemoryInPreparation {
+  /** @throws KvasirError `cache-locked`, `disk-full`, `disk-unwritable` */
+  complete(info: RunnerInfo): Promise<OpenMemory>;
+  /** Also where it was never completed. */
   close(): Promise<void>;
 }
 
 /**
- * The tiers below the pool. Without a `memoryDir` prefixes are kept while the process lives, and there are no agents.
- * @throws KvasirError `cache-locked`, `disk-full`, `disk-unwritable`
+ * Begins to open the tiers below the pool: their files, and the model's fingerprint, need no model. Without a `memoryDir`
+ * prefixes are kept while the process lives, and there are no agents.
  */
-export async function openMemory(
+export function prepareMemory(
   file: ModelFile,
-  info: RunnerInfo,
   config: Config,
   narrator: Narrator,
   openColdTier: OpenColdTier,
-): Promise<OpenMemory> {
+): MemoryInPreparation {
   const { memoryDir, cacheDir, restore, minBlocksPerAgent } = config;
-  const identity: CacheIdentity = {
-    modelFingerprint: memoryDir === null ? 'this process' : await modelFingerprint(file, cacheDir),
-    kvDType: KV_FORMATS[config.kvDType],
-    layoutVersion: LAYOUT_VERSION,
-    numericsId: info.numericsId,
-  };
-  const shared = {
-    identity,
-    sha256: (text: string, bytes: Uint8Array) => createHash('sha256').update(text).update(bytes).digest('hex'),
-    warmBytes: config.warmBytes ?? defaultWarmBytes(info.backend),
-    restore,
-    minBlocksPerAgent,
-  };
-  if (memoryDir === null) return { cache: shared, archive: null, close: async () => {} };
   const { coldBytes: keptBytes, coldWriteBytes: writtenBytes } = config;
-  const tier = await withAdvice(() => openColdTier({ directory: memoryDir, keptBytes, writtenBytes, narrator }));
-  const { agents, blocks } = tier;
-  return { cache: { ...shared, cold: { blocks, agents } }, archive: agents, close: () => tier.close() };
+  const opening =
+    memoryDir === null
+      ? Promise.resolve(null)
+      : withAdvice(() => openColdTier({ directory: memoryDir, keptBytes, writtenBytes, narrator }));
+  const naming = memoryDir === null ? Promise.resolve('this process') : modelFingerprint(file, cacheDir);
+  const settled = Promise.allSettled([opening, naming]);
+  return {
+    complete: async (info) => {
+      const [tier, fingerprint] = await Promise.all([opening, naming]);
+      const identity: CacheIdentity = {
+        modelFingerprint: fingerprint,
+        kvDType: KV_FORMATS[config.kvDType],
+        layoutVersion: LAYOUT_VERSION,
+        numericsId: info.numericsId,
+      };
+      const cache = {
+        identity,
+        sha256: (text: string, bytes: Uint8Array) => createHash('sha256').update(text).update(bytes).digest('hex'),
+        warmBytes: config.warmBytes ?? defaultWarmBytes(info.backend),
+        restore,
+        minBlocksPerAgent,
+      };
+      if (tier === null) return { cache, archive: null };
+      const { agents, blocks } = tier;
+      return { cache: { ...cache, cold: { blocks, agents } }, archive: agents };
+    },
+    close: async () => {
+      const [opened] = await settled;
+      if (opened.status === 'fulfilled') await opened.value?.close();
+    },
+  };
 }
 
 /** A directory that cannot be used is the user's to change; how, only this side of it knows. */
