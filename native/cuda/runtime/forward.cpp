@@ -120,7 +120,6 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   args.block_bytes = block_bytes;
   args.value_offset = pool_.value_offset(index);
   args.positions = input<std::int32_t>(plan.positions);
-  args.cu_seqlens = input<std::int32_t>(plan.cu_seqlens);
   args.block_tables = input<std::int32_t>(plan.tables[shape.group]);
   args.states = space_.states.data();
   args.table_width = static_cast<std::int32_t>(plan.table_width[shape.group]);
@@ -134,14 +133,18 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   if (plan.n_split_items[g] != 0) {
     args.items = input<AttentionItem>(plan.split_items[g]);
     args.n_items = static_cast<std::int32_t>(plan.n_split_items[g]);
-    args.n_splits = static_cast<std::int32_t>(plan.n_splits);
+    args.n_splits = static_cast<std::int32_t>(plan.n_splits[g]);
     args.rows_per_item = static_cast<std::int32_t>(plan.split_rows[g]);
+    args.arrivals = plan.merges_at_once[g] == 0
+                        ? nullptr
+                        : reinterpret_cast<std::int32_t*>(space_.input.data() + plan.arrivals[g]);
     kv::cuda::attention(args, stream);
   }
   if (plan.n_walk_items[g] != 0) {
     args.items = input<AttentionItem>(plan.walk_items[g]);
     args.n_items = static_cast<std::int32_t>(plan.n_walk_items[g]);
     args.n_splits = 0;
+    args.arrivals = nullptr;
     args.rows_per_item = static_cast<std::int32_t>(plan.walk_rows[g]);
     if (on_tensors) {
       tensor_attention(args, stream);
