@@ -79,10 +79,9 @@ void run(const Shape& s) {
   const std::int64_t values = static_cast<std::int64_t>(positions.size()) * s.heads * kHeadDim;
   const OnDevice<kv::cuda::AttentionItem> items_at(items);
   const OnDevice<std::int32_t> positions_at(positions), tables_at(tables);
-  const OnDevice<std::int32_t> arrivals(std::vector<std::int32_t>(items.size(), 0));
   const OnDevice<float> q(test::random_floats(values, 2)), out(static_cast<std::size_t>(values));
   const OnDevice<float> states(
-      s.form == Shape::kSplit ? static_cast<std::size_t>(state_rows) * static_cast<std::size_t>(n_splits * (kHeadDim + 2)) : 1);
+      s.form == Shape::kSplit ? static_cast<std::size_t>(state_rows) * static_cast<std::size_t>(n_splits * kv::cuda::state_floats(kHeadDim)) : 1);
   kv::cuda::AttentionArgs args{};
   args.q = q.data();
   args.out = out.data();
@@ -96,9 +95,6 @@ void run(const Shape& s) {
   args.n_items = static_cast<std::int32_t>(items.size());
   args.n_splits = s.form == Shape::kSplit ? n_splits : 0;
   args.rows_per_item = per_item;
-  if (s.form == Shape::kSplit && kv::cuda::attention_merges_at_once(kHeadDim, s.dtype, n_splits, per_item)) {
-    args.arrivals = arrivals.data();
-  }
   args.n_heads = s.heads;
   args.n_kv_heads = s.kv_heads;
   args.head_dim = kHeadDim;

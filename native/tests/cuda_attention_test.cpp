@@ -115,7 +115,7 @@ struct Case {
   }
 };
 
-std::vector<float> run(const Case& c, bool split, std::int32_t rows_per_item, bool at_once = false) {
+std::vector<float> run(const Case& c, bool split, std::int32_t rows_per_item) {
   const Shape& s = c.shape;
   std::vector<kv::cuda::AttentionItem> items;
   const std::int32_t group = s.heads / s.kv_heads;
@@ -136,9 +136,9 @@ std::vector<float> run(const Case& c, bool split, std::int32_t rows_per_item, bo
   const std::int32_t n_splits =
       c.width * kBlockTokens / kv::cuda::attention_tiles(s.D, s.dtype).span_tokens;
   const OnDevice<kv::cuda::AttentionItem> items_at(items);
-  const OnDevice<std::int32_t> positions(c.positions), tables(c.tables), arrivals(std::vector<std::int32_t>(items.size(), 0));
+  const OnDevice<std::int32_t> positions(c.positions), tables(c.tables);
   const OnDevice<float> q(c.q), out(c.q.size()), sinks(c.sinks);
-  const OnDevice<float> states(static_cast<std::size_t>(state_rows * n_splits * (s.D + 2)));
+  const OnDevice<float> states(static_cast<std::size_t>(state_rows * n_splits * kv::cuda::state_floats(s.D)));
   kv::cuda::AttentionArgs args{};
   args.q = q.data();
   args.out = out.data();
@@ -150,7 +150,6 @@ std::vector<float> run(const Case& c, bool split, std::int32_t rows_per_item, bo
   args.positions = positions.data();
   args.block_tables = tables.data();
   args.states = states.data();
-  if (at_once) args.arrivals = arrivals.data();
   args.table_width = c.width;
   args.n_items = static_cast<std::int32_t>(items.size());
   args.n_splits = split ? n_splits : 0;
@@ -169,7 +168,6 @@ std::vector<float> run(const Case& c, bool split, std::int32_t rows_per_item, bo
   }
   const std::vector<float> result = out.read();
   KV_CHECK(out.end_is_intact() && states.end_is_intact());
-  KV_CHECK(arrivals.read() == std::vector<std::int32_t>(items.size(), 0));
   return result;
 }
 
@@ -223,9 +221,6 @@ void check_strict(const Shape& shape, const std::vector<std::int32_t>& item_rows
     const std::vector<float> walked = run(c, false, tiles.walk_rows);
     for (const std::int32_t rows : item_rows) {
       KV_CHECK_MSG(same_bytes(walked, run(c, true, rows)), "head %d, dtype %d, window %d, %d new: split by %d rows differs",
-                   shape.D, shape.dtype, shape.window, many, rows);
-      if (!kv::cuda::attention_merges_at_once(shape.D, shape.dtype, 8, rows)) continue;
-      KV_CHECK_MSG(same_bytes(walked, run(c, true, rows, true)), "head %d, dtype %d, window %d, %d new: merged at once by %d",
                    shape.D, shape.dtype, shape.window, many, rows);
     }
     const double error = worst_error(c, walked);

@@ -56,18 +56,21 @@ __device__ inline int query_head(const AttentionArgs& args, const AttentionItem&
   return item.kv_head * group + (item.first_row + r) % group;
 }
 
-// The item's record of K of token `token`, of `record_bytes`; V lies value_offset behind.
-__device__ inline const std::uint8_t* find_record(const AttentionArgs& args, const AttentionItem& item, int token,
-                                                  int record_bytes) {
-  const std::int32_t id = args.block_tables[std::int64_t{item.sequence} * args.table_width + token / kBlockTokens];
+__device__ inline std::int32_t block_of(const AttentionArgs& args, const AttentionItem& item, int token) {
+  return args.block_tables[std::int64_t{item.sequence} * args.table_width + token / kBlockTokens];
+}
+
+// The item's record of K of token `token` in block `id`, of `record_bytes`; V lies value_offset behind.
+__device__ inline const std::uint8_t* find_record(const AttentionArgs& args, const AttentionItem& item, std::int32_t id,
+                                                  int token, int record_bytes) {
   return args.pool + id * args.block_bytes +
          (std::int64_t{item.kv_head} * kBlockTokens + token % kBlockTokens) * record_bytes;
 }
 
-// Where the state of an item's row over one span lies: m, l, then D values of o.
+// Where the state of an item's row over one span lies: m, l, and from the fourth float on D values of o.
 __device__ inline float* state_of(const AttentionArgs& args, const AttentionItem& item, int span, int r) {
-  return args.states +
-         (std::int64_t{item.state_rows} * args.n_splits + std::int64_t{span} * item.n_rows + r) * (args.head_dim + 2);
+  const std::int64_t row = std::int64_t{item.state_rows} * args.n_splits + std::int64_t{span} * item.n_rows + r;
+  return args.states + row * state_floats(args.head_dim);
 }
 
 // One value of a row's output, or its 8-bit form: the caller's warp holds 32 neighbouring ones, whole groups.

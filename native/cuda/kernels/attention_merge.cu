@@ -1,79 +1,86 @@
 // attention: chooses the form, and merges the states of spans that were shared out over the device. The order of the merge
 // is attention.cuh's.
-#include <algorithm>
-
-#include "cuda/kernels/attention_span.cuh"
+#include "cuda/kernels/attention.cuh"
+#include "cuda/kernels/matrix_units.cuh"
 
 namespace kv::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;  // spans at a time
+constexpr int kThreads = 128;  // dimensions, and spans at a time
 constexpr int kWarps = kThreads / 32;
-constexpr int kDims = 32;
 
-// Merges the spans of one row of one item for 32 dimensions. The weights depend on maxima alone, which a scan finds for 128
-// spans at once; then a warp goes through the spans for its dimensions, whose values every warp sent for beforehand: as
-// many as n_ahead spans at a time, which is all of them but in very long contexts.
-__global__ void __launch_bounds__(kThreads) merge_kernel(AttentionArgs args, int span_tokens, int n_ahead) {
-  extern __shared__ float staged[];  // (n_ahead, 32)
-  __shared__ float weights[3][kThreads];  // a, b, l
+// Merges the spans of one row of one item for 128 dimensions. The weights depend on maxima alone, which a scan finds for
+// 128 spans at once; then every thread goes through the spans for its dimension, whose values were on their way meanwhile,
+// those of the next 128 too. n_stages: of 128 spans' values in shared memory, 1 where no context is longer.
+__global__ void __launch_bounds__(kThreads) merge_kernel(AttentionArgs args, int span_tokens, int n_stages) {
+  extern __shared__ float staged[];  // (n_stages, spans, 128)
+  __shared__ float4 weights[kThreads];  // a, b, l * b
   __shared__ float warp_most[kWarps];
   let_next_begin();
   const AttentionItem item = args.items[blockIdx.x];
   const int r = blockIdx.y, D = args.head_dim, t = threadIdx.x, lane = t % 32, warp = t / 32;
-  const int d = static_cast<int>(blockIdx.z) * kDims + lane;
+  const int d = static_cast<int>(blockIdx.z) * kThreads + t;
   if (r >= item.n_rows) return;
   const RowRange range = visible_row(args, item, r);
   const int begin = range.begin / span_tokens, end = (range.end + span_tokens - 1) / span_tokens;
-  const std::int64_t stride = std::int64_t{item.n_rows} * (D + 2);
+  const std::int64_t stride = std::int64_t{item.n_rows} * state_floats(D);
   const float* const states = state_of(args, item, 0, r);
-  wait_for_previous();
-  float o = 0.0f, l = 0.0f, m = kLowest;
-  for (int first = begin; first < end; first += n_ahead) {
-    const int stop = min(first + n_ahead, end);
-    __syncthreads();
-    if (d < D) {
-#pragma unroll 8
-      for (int span = first + warp; span < stop; span += kWarps) {
-        copy_word_async(shared_address(staged + (span - first) * kDims + lane), states + span * stride + 2 + d);
+  const auto stage_of = [&](int first) {
+    return staged + (n_stages == 1 ? 0 : (first - begin) / kThreads % 2 * kThreads * kThreads);
+  };
+  // A warp a span, four dimensions a lane.
+  const auto fetch = [&](int first) {
+    const int of_lane = static_cast<int>(blockIdx.z) * kThreads + 4 * lane;
+    if (of_lane < D) {
+      const std::uint32_t to = shared_address(stage_of(first) + 4 * lane);
+      const float* from = states + first * stride + 4 + of_lane;
+      const int count = min(kThreads, end - first);
+#pragma unroll 4
+      for (int i = warp; i < count; i += kWarps) {
+        copy_async(to + static_cast<std::uint32_t>(sizeof(float)) * kThreads * i, from + i * stride);
       }
     }
     commit_copies();
-    for (int done = first; done < stop; done += kThreads) {
-      const int count = min(kThreads, stop - done);
-      const float own = t < count ? states[(done + t) * stride] : kLowest;
-      const float own_l = t < count ? states[(done + t) * stride + 1] : 0.0f;
-      float upto = own;
+  };
+  const auto own_of = [&](int first) {
+    return first + t < end ? *reinterpret_cast<const float2*>(states + (first + t) * stride) : float2{kLowest, 0.0f};
+  };
+  wait_for_previous();
+  float o = 0.0f, l = 0.0f, m = kLowest;
+  float2 own = own_of(begin);
+  fetch(begin);
+  for (int done = begin; done < end; done += kThreads) {
+    const int count = min(kThreads, end - done);
+    const float2 next = own_of(done + kThreads);
+    __syncthreads();  // the other stage has been read
+    fetch(done + kThreads);
+    float upto = own.x;
 #pragma unroll
-      for (int step = 1; step < 32; step *= 2) {
-        const float other = __shfl_up_sync(0xffffffffu, upto, step);
-        if (lane >= step) upto = fmaxf(upto, other);
-      }
-      __syncthreads();
-      if (lane == 31) warp_most[warp] = upto;
-      __syncthreads();
-      float before = m;
-      for (int i = 0; i < warp; ++i) before = fmaxf(before, warp_most[i]);
-      const float neighbour = __shfl_up_sync(0xffffffffu, upto, 1);
-      const float previous = lane == 0 ? before : fmaxf(before, neighbour), most = fmaxf(before, upto);
-      weights[0][t] = exponential(previous - most);
-      weights[1][t] = exponential(own - most);
-      weights[2][t] = own_l;
-      for (int i = 0; i < kWarps; ++i) m = fmaxf(m, warp_most[i]);
-      wait_for_copies<0>();
-      __syncthreads();
-      if (warp != 0) continue;
-      const float* from = staged + (done - first) * kDims + lane;
+    for (int step = 1; step < 32; step *= 2) {
+      const float other = __shfl_up_sync(0xffffffffu, upto, step);
+      if (lane >= step) upto = fmaxf(upto, other);
+    }
+    if (lane == 31) warp_most[warp] = upto;
+    __syncthreads();
+    float before = m;
+    for (int i = 0; i < warp; ++i) before = fmaxf(before, warp_most[i]);
+    const float neighbour = __shfl_up_sync(0xffffffffu, upto, 1);
+    const float previous = lane == 0 ? before : fmaxf(before, neighbour), most = fmaxf(before, upto);
+    const float b = exponential(own.x - most);
+    weights[t] = {exponential(previous - most), b, own.y * b, 0.0f};
+    for (int i = 0; i < kWarps; ++i) m = fmaxf(m, warp_most[i]);
+    own = next;
+    wait_for_copies<1>();
+    __syncthreads();
+    const float* from = stage_of(done) + t;
 #pragma unroll 8
-      for (int i = 0; i < count; ++i) {
-        const float a = weights[0][i], b = weights[1][i];
-        l = __fmaf_rn(l, a, weights[2][i] * b);
-        o = __fmaf_rn(o, a, from[i * kDims] * b);
-      }
+    for (int i = 0; i < count; ++i) {
+      const float4 w = weights[i];
+      l = __fmaf_rn(l, w.x, w.z);
+      o = __fmaf_rn(o, w.x, from[i * kThreads] * w.y);
     }
   }
-  if (warp != 0) return;
   if (args.sinks != nullptr) {
     float most, a, b;
     merge_weights(m, args.sinks[query_head(args, item, r)], most, a, b);
@@ -84,10 +91,6 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(AttentionArgs args, int
 }
 
 }  // namespace
-
-bool attention_merges_at_once(std::int32_t head_dim, std::int32_t dtype, std::int32_t n_splits, std::int32_t rows) {
-  return attention_on_matrix_units(head_dim, dtype) && n_splits <= kSpansAtOnce && rows <= kTileRows;
-}
 
 bool attention_on_matrix_units(std::int32_t head_dim, std::int32_t dtype) {
   return (head_dim == 64 || head_dim == 128) && dtype != KV_F32;
@@ -102,14 +105,14 @@ void attention(const AttentionArgs& args, cudaStream_t stream) {
   const bool on_matrix_units = attention_on_matrix_units(args.head_dim, args.dtype);
   if (args.n_splits == 0) return on_matrix_units ? walk_span_attention(args, stream) : row_attention(args, stream);
   on_matrix_units ? split_span_attention(args, stream) : row_attention(args, stream);
-  if (args.arrivals != nullptr) return;  // the last span of each item has merged
-  const int n_ahead = std::min(args.n_splits, 8 * kThreads);
-  const std::size_t bytes = sizeof(float) * kDims * static_cast<std::size_t>(n_ahead);
+  const int n_stages = args.n_splits > kThreads ? 2 : 1;
+  const auto spans = static_cast<std::size_t>(n_stages == 2 ? 2 * kThreads : args.n_splits);
+  const std::size_t bytes = sizeof(float) * kThreads * spans;
   allow_shared(merge_kernel, bytes);
   const dim3 grid(static_cast<unsigned>(args.n_items), static_cast<unsigned>(args.rows_per_item),
-                  ceil_div(args.head_dim, kDims));
+                  ceil_div(args.head_dim, kThreads));
   launch_after("attention merge", merge_kernel, grid, kThreads, bytes, stream, args,
-               attention_tiles(args.head_dim, args.dtype).span_tokens, n_ahead);
+               attention_tiles(args.head_dim, args.dtype).span_tokens, n_stages);
 }
 
 }  // namespace kv::cuda

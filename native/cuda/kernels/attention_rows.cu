@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) row_kernel(AttentionArgs args, int r
   for (; span < last; ++span) {
     const int origin = span * kRowSpan;
     const int low = max(range.begin - origin, 0), high = min(range.end - origin, kRowSpan);
-    const std::uint8_t* keys = find_record(args, item, origin, record_bytes);
+    const std::uint8_t* keys = find_record(args, item, block_of(args, item, origin), origin, record_bytes);
     const auto load = [&](const std::uint8_t* records) {
       for (int token = low + r; token < high; token += kRowItemRows) {
         for (int d = lane; d < D; d += 32) {
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kThreads) row_kernel(AttentionArgs args, int r
         float acc = 0.0f;
         for (int t = begin; t < end; ++t) acc = __fmaf_rn(scores[r][t], tile[t * stride + d], acc);
         if constexpr (kSplit) {
-          state[2 + d] = acc;
+          state[4 + d] = acc;
         } else {
           running[r * D + d] = __fmaf_rn(running[r * D + d], keep, acc * add);
         }

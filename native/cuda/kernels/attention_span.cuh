@@ -7,10 +7,10 @@
 //   others      x = hi + mid + lo, bf16, 24 bits
 // With c(hi), c(lo) the units' float32 sums over 16 dimensions or tokens at a time, ascending (mid and lo share a sum, mid
 // first), a product is c(hi) + c(lo). A quantized pool's codes are bf16 integers. Then, of a span:
-//   s(r,t) = product(q(r), k(t)) * 2^-n * scale                              softcap: c * tanh(s / c)
+//   s(r,t) = product(q(r), k(t)) * (2^-n * scale)                            softcap: c * tanh(s / c)
 //     Q8: the product is an fma over groups g ascending of product(q, codes) * scale(t,g)
 //     Q4: likewise, after each group fma of N(r,g) * minimum(t,g), N the sum of q over the group: 4 lanes, then a butterfly
-//   m(r) = max of s over the row's tokens, p = e^(s - m)
+//   m(r) = max of s over the row's tokens, p = e^(s - m), the device's 2^x of (s - m) * log2(e): within 2^-22
 //   l(r) = of each 32 tokens: lane j of 4 adds p of tokens 8i + 2j, 8i + 2j + 1, then a butterfly; these four in order
 //   o(r,d) = product(p, v(d)) * 2^-n
 //     Q8: product(p * scale(t,g), codes)     Q4: the same + M(r,g), the sum of p * minimum(t,g) in the order of l
@@ -26,7 +26,6 @@ namespace kv::cuda {
 inline constexpr int kSpanThreads = 128;
 inline constexpr int kSpanWarps = kSpanThreads / 32;
 inline constexpr int kTileRows = 8;
-inline constexpr int kSpansAtOnce = 16;  // that the last block of threads of an item merges itself
 inline constexpr int kPart = kMatrixSpan / kSpanWarps;  // tokens whose sums a row's l is made of
 static_assert(kPart == 32 && kBlockTokens % kMatrixSpan == 0);
 
@@ -62,7 +61,8 @@ struct SpanStage {
   __device__ std::uint32_t keys() const { return shared_address(memory); }
   __device__ std::uint32_t values() const { return keys() + Shape::kWide; }
   __device__ const float* scales(bool is_value, int group) const {
-    return reinterpret_cast<const float*>(memory + Shape::kScalesAt) + ((is_value ? Shape::kGroups : 0) + group) * kMatrixSpan;
+    const float* all = reinterpret_cast<const float*>(memory + Shape::kScalesAt);
+    return all + ((is_value ? Shape::kGroups : 0) + group) * kMatrixSpan;
   }
   __device__ const float* minima(bool is_value, int group) const { return scales(is_value, group) + Shape::kScaleFloats; }
 
@@ -79,10 +79,19 @@ struct SpanStage {
       constexpr int kChunks = D / 8, kRows = kSpanThreads / kChunks;
       const int chunk = threadIdx.x % kChunks;
       const std::uint32_t to = (is_value ? values() : keys()) + 16 * chunk;
+      from += 16 * chunk;
+      if (begin == 0 && end == kMatrixSpan && low <= 0 && high == kMatrixSpan) {
+        const int first = threadIdx.x / kChunks;
+#pragma unroll
+        for (int i = 0; i < kMatrixSpan / kRows; ++i) {
+          copy_async(to + (first + i * kRows) * Shape::kStride, from + (first + i * kRows) * Shape::kRecord);
+        }
+        return;
+      }
 #pragma unroll 8
       for (int row = threadIdx.x / kChunks; row < kMatrixSpan; row += kRows) {
         if (row < begin || row >= end) continue;
-        copy_async(to + row * Shape::kStride, from + row * Shape::kRecord + 16 * chunk, row >= low && row < high);
+        copy_async(to + row * Shape::kStride, from + row * Shape::kRecord, row >= low && row < high);
       }
     }
   }
@@ -132,8 +141,8 @@ struct SpanStage {
     std::uint32_t bits[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float n = __uint_as_float(__byte_perm(bytes, 0x4b000000u, 0x7440 + i)) - (8388608.0f + static_cast<float>(offset));
-      bits[i] = __float_as_uint(n);
+      const float raised = __uint_as_float(__byte_perm(bytes, 0x4b000000u, 0x7440 + i));
+      bits[i] = __float_as_uint(raised - (0x1p23f + static_cast<float>(offset)));
     }
     return {__byte_perm(bits[0], bits[1], 0x7632), __byte_perm(bits[2], bits[3], 0x7632)};
   }
@@ -194,27 +203,36 @@ template <int kDtype, int D>
 struct QueryTile {
   using Shape = SpanShape<kDtype, D>;
   Terms<kDtype> terms[D / 8];
-  float down;                                         // 2^-n
+  float factor;                                       // 2^-n * scale
   float sums[Shape::kFourBits ? Shape::kGroups : 1];  // N
 
-  // row: the lane's row of q, or NULL: zeros.
-  __device__ void load(const float* row) {
+  // A lane's values of its row of q; zeros where `row` is NULL.
+  struct Values {
     float2 x[D / 8];
+    __device__ void load(const float* row) {
+#pragma unroll
+      for (int i = 0; i < D / 8; ++i) {
+        x[i] = row == nullptr ? float2{0.0f, 0.0f} : *reinterpret_cast<const float2*>(row + 8 * i + threadIdx.x % 4 * 2);
+      }
+    }
+  };
+
+  __device__ void take(const Values& values, float scale) {
+    const float2* x = values.x;
     std::uint32_t largest = 0;
 #pragma unroll
     for (int i = 0; i < D / 8; ++i) {
-      x[i] = row == nullptr ? float2{0.0f, 0.0f} : *reinterpret_cast<const float2*>(row + 8 * i + threadIdx.x % 4 * 2);
       largest = max(largest, max(__float_as_uint(x[i].x) & 0x7fffffffu, __float_as_uint(x[i].y) & 0x7fffffffu));
     }
     float up = 1.0f;
-    down = 1.0f;
+    factor = scale;
     if constexpr (!Shape::kBf16) {
       largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
       largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
       // Exponents as stored; a row with an infinity or a NaN gives NaN as it is.
       const std::uint32_t exponent = largest >> 23, field = exponent == 255 ? 127 : min(268 - exponent, 253u);
       up = __uint_as_float(field << 23);
-      down = __uint_as_float((254 - field) << 23);
+      factor = __uint_as_float((254 - field) << 23) * scale;
     }
 #pragma unroll
     for (int i = 0; i < D / 8; ++i) terms[i].split(x[i].x * up, x[i].y * up);
@@ -259,11 +277,18 @@ struct QueryTile {
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      s[i] = s[i] * down * args.scale;
+      s[i] = s[i] * factor;
       if (args.softcap > 0) s[i] = soft_cap(s[i], args.softcap);
     }
   }
 };
+
+// e^x for x <= 0.
+__device__ inline float weight_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 0x1.715476p0f));
+  return y;
+}
 
 // The weights of a lane's tokens for V's group g, from p; a token the row does not see keeps 0 whatever its scale is.
 template <int kDtype, int D>

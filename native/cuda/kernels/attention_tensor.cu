@@ -35,7 +35,7 @@ template <int D>
 __device__ inline void fetch_tile(const AttentionArgs& args, const AttentionItem& item, int tile, int end,
                                   std::uint32_t keys, std::uint32_t values) {
   constexpr int kChunks = D / 8;
-  const std::uint8_t* first = find_record(args, item, tile * kTile, 2 * D);
+  const std::uint8_t* first = find_record(args, item, block_of(args, item, tile * kTile), tile * kTile, 2 * D);
 #pragma unroll
   for (int i = 0; i < kTile * kChunks / kThreads; ++i) {
     const int n = i * kThreads + threadIdx.x, row = n / kChunks, chunk = n % kChunks;

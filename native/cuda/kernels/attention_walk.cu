@@ -19,26 +19,30 @@ __global__ void __launch_bounds__(kSpanThreads, 2) walk_kernel(AttentionArgs arg
   const RowRange range = visible(args, item);
   const SpanStage<kDtype, D> stage{memory};
   const int first = range.begin / kMatrixSpan, last = (range.end + kMatrixSpan - 1) / kMatrixSpan;
-  const auto fetch = [&](bool is_value, int span) {
+  const auto block_id = [&](int span) { return span < last ? block_of(args, item, span * kMatrixSpan) : 0; };
+  const auto fetch = [&](bool is_value, int span, std::int32_t id) {
     if (span < last) {
       const int origin = span * kMatrixSpan;
-      const std::uint8_t* from = find_record(args, item, origin, Shape::kRecord) + (is_value ? args.value_offset : 0);
+      const std::uint8_t* from = find_record(args, item, id, origin, Shape::kRecord) + (is_value ? args.value_offset : 0);
       stage.fetch(is_value, from, 0, kMatrixSpan, max(range.begin - origin, 0), min(range.end - origin, kMatrixSpan));
     }
     commit_copies();
   };
-  fetch(false, first);
-  fetch(true, first);
+  fetch(false, first, block_id(first));
+  fetch(true, first, block_id(first));
 
   const int lane = threadIdx.x % 32, r = static_cast<int>(threadIdx.x) / 32 * kTileRows + lane / 4;
   const bool is_row = r < item.n_rows;
+  typename QueryTile<kDtype, D>::Values query;
+  query.load(is_row ? args.q + output_row(args, item, r) * D : nullptr);
   QueryTile<kDtype, D> q;
-  q.load(is_row ? args.q + output_row(args, item, r) * D : nullptr);
+  q.take(query, args.scale);
   const RowRange row_range = is_row ? visible_row(args, item, r) : RowRange{0, 0};
   float o[D / 8][2] = {}, m = kLowest, l = 0.0f;
 
   for (int span = first; span < last; ++span) {
     const int origin = span * kMatrixSpan, begin = row_range.begin - origin, end = row_range.end - origin;
+    const std::int32_t next_id = block_id(span + 1);  // known by the time it is needed
     if constexpr (Shape::kQuantized) {
       wait_for_copies<0>();
       __syncthreads();
@@ -60,7 +64,7 @@ __global__ void __launch_bounds__(kSpanThreads, 2) walk_kernel(AttentionArgs arg
     }
     if constexpr (!Shape::kQuantized) {
       __syncthreads();
-      fetch(false, span + 1);
+      fetch(false, span + 1, next_id);
     }
     most = quad_max(most);
     float sum = 0.0f;
@@ -71,7 +75,7 @@ __global__ void __launch_bounds__(kSpanThreads, 2) walk_kernel(AttentionArgs arg
       for (int h = 2 * part; h < 2 * part + 2; ++h) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          p[h][i] = sees(h, i) ? exponential(p[h][i] - most) : 0.0f;
+          p[h][i] = sees(h, i) ? weight_of(p[h][i] - most) : 0.0f;
           part_sum = part_sum + p[h][i];
         }
       }
@@ -141,8 +145,8 @@ __global__ void __launch_bounds__(kSpanThreads, 2) walk_kernel(AttentionArgs arg
       }
     }
     __syncthreads();
-    if constexpr (Shape::kQuantized) fetch(false, span + 1);
-    fetch(true, span + 1);
+    if constexpr (Shape::kQuantized) fetch(false, span + 1, next_id);
+    fetch(true, span + 1, next_id);
   }
 
   if (args.sinks != nullptr && is_row) {

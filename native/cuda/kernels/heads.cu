@@ -170,7 +170,8 @@ void position_heads(const HeadsArgs& args, cudaStream_t stream) {
   const auto dtype = static_cast<kv_dtype>(args.dtype);
   const auto head_dim = static_cast<std::uint32_t>(args.head_dim);
   const bool rotates_whole = args.cosines == nullptr || args.rotary_dim == args.head_dim;
-  if (args.head_dim % 8 == 0 && rotates_whole && args.q_norm == nullptr && args.k_norm == nullptr && !is_quantized_kv(dtype)) {
+  const bool is_plain = args.q_norm == nullptr && args.k_norm == nullptr && !is_quantized_kv(dtype);
+  if (args.head_dim % 8 == 0 && rotates_whole && is_plain) {
     const std::int64_t threads =
         std::int64_t{args.tokens} * (args.n_heads + 2 * args.n_kv_heads) * (args.head_dim / 8);
     const auto kernel = args.dtype == KV_F16    ? whole_heads_kernel<KV_F16>

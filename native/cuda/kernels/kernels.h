@@ -166,8 +166,8 @@ AttentionTiles attention_tiles(std::int32_t head_dim, std::int32_t dtype);
 inline constexpr std::int32_t kMatrixSpan = 128, kSplitRows = 64, kWalkRows = 32;  // on matrix units
 inline constexpr std::int32_t kRowSpan = 64, kRowItemRows = 8;                     // in float32
 bool attention_on_matrix_units(std::int32_t head_dim, std::int32_t dtype);
-// Whether a split of items with at most `rows` rows takes arrivals, and needs no second kernel.
-bool attention_merges_at_once(std::int32_t head_dim, std::int32_t dtype, std::int32_t n_splits, std::int32_t rows);
+// Of one row over one span: whole pieces of 16 bytes.
+__host__ __device__ constexpr std::int32_t state_floats(std::int32_t head_dim) { return (head_dim + 3) / 4 * 4 + 4; }
 
 struct AttentionArgs {
   const float* q;       // (T, Hq*D)
@@ -180,8 +180,7 @@ struct AttentionArgs {
   const AttentionItem* items;
   const std::int32_t* positions;     // (T)
   const std::int32_t* block_tables;  // (S, table_width)
-  float* states;                     // split: of each item in turn (n_splits, n_rows, D + 2)
-  std::int32_t* arrivals;            // split: (n_items) zeros, and left so; NULL: merged by a kernel of its own
+  float* states;                     // split: of each item in turn (n_splits, n_rows, state_floats(D))
   std::int32_t table_width, n_items, n_splits;  // n_splits: spans of the widest context; 0: an item walks its spans
   std::int32_t rows_per_item;  // at most
   std::int32_t n_heads, n_kv_heads, head_dim, window, dtype;

@@ -135,16 +135,12 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
     args.n_items = static_cast<std::int32_t>(plan.n_split_items[g]);
     args.n_splits = static_cast<std::int32_t>(plan.n_splits[g]);
     args.rows_per_item = static_cast<std::int32_t>(plan.split_rows[g]);
-    args.arrivals = plan.merges_at_once[g] == 0
-                        ? nullptr
-                        : reinterpret_cast<std::int32_t*>(space_.input.data() + plan.arrivals[g]);
     kv::cuda::attention(args, stream);
   }
   if (plan.n_walk_items[g] != 0) {
     args.items = input<AttentionItem>(plan.walk_items[g]);
     args.n_items = static_cast<std::int32_t>(plan.n_walk_items[g]);
     args.n_splits = 0;
-    args.arrivals = nullptr;
     args.rows_per_item = static_cast<std::int32_t>(plan.walk_rows[g]);
     if (on_tensors) {
       tensor_attention(args, stream);

@@ -58,7 +58,7 @@ std::uint64_t input_capacity(const PlanLimits& limits) {
   bytes += limits.batch.n_groups *
            (round_up(4 * S * std::bit_ceil(std::uint64_t{limits.batch.max_blocks_per_sequence})) + round_up(4 * T));
   for (const AttentionGeometry& geometry : limits.geometries) {
-    bytes += round_up((sizeof(AttentionItem) + 4) * max_items(limits, geometry)) + 256;
+    bytes += round_up(sizeof(AttentionItem) * max_items(limits, geometry)) + 128;
   }
   return bytes + 1024;
 }
@@ -149,7 +149,8 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     const AttentionTiles tiles = tiles_of(limits, geometry);
     const auto per_split_item = static_cast<std::uint32_t>(tiles.split_rows);
     plan.n_splits[g] = longest * static_cast<std::uint32_t>(kBlockTokens / tiles.span_tokens);
-    const std::uint64_t row_floats = std::uint64_t{plan.n_splits[g]} * (geometry.head_dim + 2);
+    const std::uint64_t row_floats = std::uint64_t{plan.n_splits[g]} *
+                                     static_cast<std::uint64_t>(state_floats(static_cast<std::int32_t>(geometry.head_dim)));
     std::uint64_t split_rows = 0;
     const auto rows_in = [&](std::uint32_t row) {
       return static_cast<std::uint32_t>(batch.cu_seqlens[std::uint64_t{row} + 1] - batch.cu_seqlens[row]) * group;
@@ -206,10 +207,6 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
         walk = cut(walk, row, walk_rows);
       }
     }
-    std::fill_n(packer.take<std::int32_t>(n_split, &plan.arrivals[g]), n_split, 0);
-    plan.merges_at_once[g] = attention_merges_at_once(
-        static_cast<std::int32_t>(geometry.head_dim), limits.kv_dtype, static_cast<std::int32_t>(plan.n_splits[g]),
-        static_cast<std::int32_t>(plan.split_rows[g])) ? 1 : 0;
   }
   plan.input_bytes = packer.used();
 

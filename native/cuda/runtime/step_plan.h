@@ -28,7 +28,6 @@ struct StepPlan {
   std::uint32_t split_items[kMaxGeometries], n_split_items[kMaxGeometries], split_rows[kMaxGeometries];
   std::uint32_t walk_items[kMaxGeometries], n_walk_items[kMaxGeometries], walk_rows[kMaxGeometries];
   std::uint32_t n_splits[kMaxGeometries];
-  std::uint32_t arrivals[kMaxGeometries], merges_at_once[kMaxGeometries];
   std::uint32_t input_bytes;
   // Packed output.
   std::uint32_t sampled, logprobs, top_ids, top_logprobs, targets, hashes, output_bytes;

@@ -42,10 +42,10 @@ std::uint64_t split_state_floats(const DeviceModel& model, const BatchLimits& li
         std::min(std::uint64_t{limits.max_tokens} * shape.n_heads,
                  std::max(std::uint64_t{limits.max_sequences} * shape.n_heads,
                           std::uint64_t{kMostSplitRows} * shape.n_kv_heads));
-    most = std::max(most, buffer_product("attention states", rows,
-                                         std::bit_ceil(std::uint64_t{limits.max_blocks_per_sequence}) *
-                                             static_cast<std::uint64_t>(kBlockTokens / tiles.span_tokens),
-                                         shape.head_dim + 2));
+    const std::uint64_t spans = std::bit_ceil(std::uint64_t{limits.max_blocks_per_sequence}) *
+                                static_cast<std::uint64_t>(kBlockTokens / tiles.span_tokens);
+    const auto floats = static_cast<std::uint64_t>(state_floats(static_cast<std::int32_t>(shape.head_dim)));
+    most = std::max(most, buffer_product("attention states", rows, spans, floats));
   }
   return std::min(most, kMaxStateBytes / 4);
 }
