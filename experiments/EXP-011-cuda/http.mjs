@@ -20,6 +20,8 @@ const { values: options } = parseArgs({
     streams: { type: 'string', default: '1,8' },
     'batch-tokens': { type: 'string', default: '2048' },
     activations: { type: 'string', default: 'quantized' },
+    // Ordinary text in GPT-2's vocabulary: random weights answer with what no client could send back as it was.
+    word: { type: 'string', default: '262' },
     commit: { type: 'string', default: 'unknown' },
     out: { type: 'string' },
   },
@@ -152,6 +154,7 @@ const cache = [];
 const headers = { 'x-agent-id': 'resumed' };
 for (let turn = 0; turn <= Number(options.turns); turn += 1) {
   const body = { model: 'default', messages, max_tokens: 1, temperature: 0, ignore_eos: true };
+  body.logit_bias = { [options.word]: 100 };
   const sent = performance.now();
   const { begin, first, last, answer, sentBytes } = await post('/v1/chat/completions', body, headers);
   const { choices, usage, kvasir } = JSON.parse(answer);

@@ -1,5 +1,6 @@
 // EXP-014: how soon a server is ready whose directory holds 10,000 agents. See README.md.
 // Usage, as root on Linux: node experiments/EXP-014-start/run.mjs [--agents 10000] [--rounds 7] [--record]
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import os from 'node:os';
@@ -37,6 +38,7 @@ try {
   result.indexMegabytes = Number(((await stat(path.join(directory, 'agents.index'))).size / 1e6).toFixed(1));
   const full = await measure('stop');
   const killed = await measure('kill');
+  result.nodeAlone = nodeAlone();
   result.oneAgent = empty;
   result.allAgents = full;
   result.afterKill = killed;
@@ -52,6 +54,7 @@ try {
     table(
       ['directory', 'ready, ms', 'first page of agents, ms', 'first token of an agent, ms', 'tokens it found'],
       [
+        ['Node alone', cells(result.nodeAlone), '', '', ''],
         row('one agent', empty),
         row(`${numAgents.toLocaleString('en')} agents`, full),
         row('the same, after kill -9', killed),
@@ -86,6 +89,18 @@ async function measure(end) {
     ...Object.fromEntries(Object.entries(samples).map(([name, list]) => [name, summary(list, 0)])),
     ...usage,
   };
+}
+
+/** Node with an empty program, out of a page cache as empty: the part of a start that is not ours. */
+function nodeAlone() {
+  const samples = Array.from({ length: rounds }, () => {
+    dropPageCache();
+    const start = performance.now();
+    const { status } = spawnSync(process.execPath, ['--eval', '0']);
+    if (status !== 0) throw new Error(`node --eval 0: expected exit code 0, found ${status}`);
+    return performance.now() - start;
+  });
+  return summary(samples, 0);
 }
 
 /** Agents as a server leaves them behind, without the blocks their manifests name. */

@@ -20,6 +20,8 @@ export class Server {
       [main, 'serve', '--port', '0', '--memory-dir', memoryDir, '--log-level', 'warn'],
       {
         stdio: ['ignore', 'pipe', 'inherit'],
+        // The server refuses variables of its prefix that it does not know.
+        env: Object.fromEntries(Object.entries(process.env).filter(([name]) => name !== 'KVASIR_MEASURE')),
       },
     );
     server.#child = child;

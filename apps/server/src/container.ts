@@ -47,6 +47,8 @@ export interface LoadedModel {
   /** Agents that outlive the process; null without a place for them. */
   readonly archive: AgentArchive | null;
   readonly contextLength: number;
+  /** Starts what the first restore would wait for. */
+  warmUp(): void;
 }
 
 /** Everything a command asks of one configured model, made when it is first asked for. */
@@ -118,7 +120,7 @@ export function createKvasir(config: Config, hooks: ProgressHooks = SILENT): Kva
       disposers.push(() => template.dispose());
       return template;
     } catch (error) {
-      if (!isKvasirError(error) || error.code !== 'template-failed') throw error;
+      if (!isKvasirError(error)) throw error;
       // Prompts without a template still work, so the model is served; a chat is told why it cannot be rendered.
       c.resolve(LOG).warn({ code: error.code, reason: error.message }, 'chat template cannot be used');
       return { render: () => Promise.reject(error) };
@@ -165,8 +167,12 @@ async function loadModel(
   hooks: ProgressHooks,
   disposers: Disposer[],
 ): Promise<LoadedModel> {
-  const descriptor = (await container.resolve(MODEL_FILE)).descriptor();
   const needs = container.resolve(ENGINE_NEEDS);
+  const narrator = container.resolve(NARRATOR);
+  const memory =
+    needs.keepsKv === true ? prepareMemory(container.resolve(MODEL_FILE), config, narrator, openColdTier) : null;
+  if (memory !== null) disposers.push(() => memory.close());
+  const descriptor = (await container.resolve(MODEL_FILE)).descriptor();
   const maxBatchSequences = needs.maxBatchSequences ?? config.maxBatchSequences;
   const isSized = config.poolTokens > 0 || config.poolBytes > 0;
   const contextLength = config.contextLength > 0 ? config.contextLength : (needs.contextLength ?? 0);
@@ -179,10 +185,6 @@ async function loadModel(
     instructionPath: config.instructionPath,
   };
   const loader = container.resolve(MODEL_LOADER);
-  const narrator = container.resolve(NARRATOR);
-  const memory =
-    needs.keepsKv === true ? prepareMemory(await container.resolve(MODEL_FILE), config, narrator, openColdTier) : null;
-  if (memory !== null) disposers.push(() => memory.close());
   const device = await loader.planMemory(descriptor, {
     ...options,
     numBlocks: ModelCacheSpec.fromDescriptor(descriptor, config.kvDType).groups.map(() => 1),
@@ -224,7 +226,13 @@ async function loadModel(
     },
   );
   disposers.push(() => engine.dispose());
-  return { engine, runner, archive: kept?.archive ?? null, contextLength: plan.contextLength };
+  return {
+    engine,
+    runner,
+    archive: kept?.archive ?? null,
+    contextLength: plan.contextLength,
+    warmUp: () => kept?.warmUp(),
+  };
 }
 
 async function assembleServedModel(
@@ -233,10 +241,9 @@ async function assembleServedModel(
   config: Config,
   disposers: Disposer[],
 ): Promise<ServedModel> {
-  const [file, tokenizer, template, loaded] = await Promise.all([
+  const [file, tokenizer, loaded] = await Promise.all([
     container.resolve(MODEL_FILE),
     container.resolve(TOKENIZER),
-    container.resolve(CHAT_TEMPLATE),
     load(),
   ]);
   const { info } = loaded.runner;
@@ -254,15 +261,39 @@ async function assembleServedModel(
       kvDType: config.kvDType,
     },
     tokenizer,
-    template,
+    template: file.chatTemplates.size === 0 ? null : parsedLater(container),
     prompts: new PromptEncoder(tokenizer, new TextIndex({ maxBytes: config.textIndexBytes })),
     engine: loaded.engine,
     agents,
     stopIds: [...new Set([...tokenizer.info.stopIds, ...file.generationConfig.eosTokenIds])],
     memory: () => loaded.runner.memory(),
     countAgents: () => agents?.size ?? 0,
+    warmUp: () => {
+      loaded.warmUp();
+      if (file.chatTemplates.size > 0) void parseTemplate(container);
+    },
     flush: async (signal) => loaded.engine.agentMemory?.flush(signal),
   };
+}
+
+/** Parsing takes a thread of its own tens of milliseconds, which nothing but a chat has to wait for. */
+function parsedLater(container: DependencyContainer): ChatTemplate {
+  return {
+    render: async (conversation, options) => {
+      const template = await container.resolve(CHAT_TEMPLATE);
+      if (template === null)
+        throw new KvasirError('internal', 'chat template: expected the one of the file, found none');
+      return template.render(conversation, options);
+    },
+  };
+}
+
+async function parseTemplate(container: DependencyContainer): Promise<void> {
+  try {
+    await container.resolve(CHAT_TEMPLATE);
+  } catch (error) {
+    container.resolve(LOG).error({ error }, 'chat template could not be parsed');
+  }
 }
 
 /** The agents whose KV the engine keeps; null without a place for them. */

@@ -93,6 +93,7 @@ export function createTestApp(options: Partial<AppOptions> = {}, kept: TestAgent
       stopIds: [256],
       memory: () => MEMORY,
       countAgents: () => kept.agents.size,
+      warmUp: () => undefined,
       flush: () => Promise.resolve(),
     },
     metrics: new ServerMetrics(

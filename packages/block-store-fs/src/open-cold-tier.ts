@@ -24,6 +24,8 @@ export interface ColdTierOptions {
 export interface ColdTier {
   readonly blocks: BlockStore;
   readonly agents: AgentArchive;
+  /** Starts the threads that read blocks, which the first read would wait for. Idempotent. */
+  startReaders(): void;
   /** Closes both, blocks first, and gives the directory up. Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -46,14 +48,14 @@ export async function openColdTier(options: ColdTierOptions): Promise<ColdTier> 
   const settings: ThreadSettings = { directory: resolve(options.directory), budgets };
   const archive = new WorkerThread<ArchiveCalls>('archive-worker', settings);
   const keeper = new WorkerThread<KeeperCalls>('keeper-worker', settings);
-  const readerThreads: WorkerThread<ReaderCalls>[] = [];
+  const readerThreads = Array.from({ length: readers }, () => new WorkerThread<ReaderCalls>('reader-worker', settings));
+  archive.start();
+  keeper.start();
   let isLocked = false;
   try {
     const opened = await archive.call('open', null);
     isLocked = true;
     await keeper.call('open', null);
-    // Not sooner: starting a thread takes a core for tens of milliseconds, and nothing is read before it is open.
-    for (let reader = 0; reader < readers; reader++) readerThreads.push(new WorkerThread('reader-worker', settings));
     const agents = new FsAgentArchive({ archive, removeBlocks: (keys) => keeper.call('remove', keys), narrator });
     const blocks = new FsBlockStore({
       keeper,
@@ -63,7 +65,7 @@ export async function openColdTier(options: ColdTierOptions): Promise<ColdTier> 
     });
     narrateOpening(narrator, opened);
     await agents.finishDeletions(opened.deletions);
-    return joined(blocks, agents);
+    return joined(blocks, agents, () => readerThreads.forEach((reader) => reader.start()));
   } catch (error) {
     if (isLocked) await archive.call('close', null);
     await Promise.all([archive, keeper, ...readerThreads].map((thread) => thread.end()));
@@ -71,7 +73,7 @@ export async function openColdTier(options: ColdTierOptions): Promise<ColdTier> 
   }
 }
 
-function joined(blocks: FsBlockStore, agents: FsAgentArchive): ColdTier {
+function joined(blocks: FsBlockStore, agents: FsAgentArchive, startReaders: () => void): ColdTier {
   const close = async (): Promise<void> => {
     try {
       await blocks.close();
@@ -79,7 +81,7 @@ function joined(blocks: FsBlockStore, agents: FsAgentArchive): ColdTier {
       await agents.close();
     }
   };
-  return { blocks, agents, close, [Symbol.asyncDispose]: close };
+  return { blocks, agents, startReaders, close, [Symbol.asyncDispose]: close };
 }
 
 function narrateOpening(narrator: Narrator | undefined, { usage, tookOverLock }: ArchiveOpened): void {

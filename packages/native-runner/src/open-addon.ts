@@ -27,7 +27,7 @@ export function openAddon(file: string, buildCommand: string): KvasirAddon {
   }
   try {
     // The face is hand-written: scripts/check-abi.ts and the native tests keep it and the binary together.
-    return createRequire(import.meta.url)(file) as KvasirAddon;
+    return createRequire(file)(file) as KvasirAddon;
   } catch (error) {
     const found = error instanceof Error ? error.message : String(error);
     throw new KvasirError(

@@ -17,7 +17,9 @@ export async function concludeTurn(model: ServedModel, plan: GenerationPlan, cho
   const text = model.prompts.toTurn(prompt, answer, tokenIds);
   if (text !== null) model.prompts.remember(plan.tenant, text);
   if (plan.turn === null) return false;
-  const kept = Int32Array.from([...prompt.ids, ...tokenIds.slice(0, answer.keptTokens)]);
+  const kept = new Int32Array(prompt.ids.length + answer.keptTokens);
+  kept.set(prompt.ids);
+  kept.set(tokenIds.slice(0, answer.keptTokens), prompt.ids.length);
   const { promptTokens, cachedTokens } = choice.generation.stats;
   await plan.turn.commit({
     tokenIds: kept,

@@ -23,6 +23,8 @@ export interface ServedModel {
   memory(): RunnerMemory;
   /** Agents of all tenants. */
   countAgents(): number;
+  /** Starts what the first requests would wait for, once they can come. Its failures are theirs too, and are logged. */
+  warmUp(): void;
   /** Waits until what turns left to be saved is saved. Rejects with `aborted` when the signal comes first. */
   flush(signal: AbortSignal): Promise<void>;
 }

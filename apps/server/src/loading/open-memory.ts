@@ -18,16 +18,23 @@ export type OpenColdTier = (options: {
   readonly keptBytes: number;
   readonly writtenBytes: number;
   readonly narrator: Narrator;
-}) => Promise<{ readonly blocks: BlockStore; readonly agents: AgentArchive; close(): Promise<void> }>;
+}) => Promise<{
+  readonly blocks: BlockStore;
+  readonly agents: AgentArchive;
+  startReaders(): void;
+  close(): Promise<void>;
+}>;
 
 /** What an engine keeps KV with, and whose it is. */
 export interface OpenMemory {
   readonly cache: CacheOptions;
   /** null: nothing outlives the process. */
   readonly archive: AgentArchive | null;
+  /** Starts what the first restore would wait for. */
+  warmUp(): void;
 }
 
-/** What was begun beside the loading of the model. */
+/** What was begun beside the reading and loading of the model. */
 export interface MemoryInPreparation {
   /** @throws KvasirError `cache-locked`, `disk-full`, `disk-unwritable` */
   complete(info: RunnerInfo): Promise<OpenMemory>;
@@ -36,11 +43,11 @@ export interface MemoryInPreparation {
 }
 
 /**
- * Begins to open the tiers below the pool: their files, and the model's fingerprint, need no model. Without a `memoryDir`
- * prefixes are kept while the process lives, and there are no agents.
+ * Begins to open the tiers below the pool at once: their files need no model, and a directory of many agents takes as long
+ * to open as a model to read. Without a `memoryDir` prefixes are kept while the process lives, and there are no agents.
  */
 export function prepareMemory(
-  file: ModelFile,
+  file: Promise<ModelFile>,
   config: Config,
   narrator: Narrator,
   openColdTier: OpenColdTier,
@@ -51,7 +58,7 @@ export function prepareMemory(
     memoryDir === null
       ? Promise.resolve(null)
       : withAdvice(() => openColdTier({ directory: memoryDir, keptBytes, writtenBytes, narrator }));
-  const naming = memoryDir === null ? Promise.resolve('this process') : modelFingerprint(file, cacheDir);
+  const naming = memoryDir === null ? Promise.resolve('this process') : fingerprintOf(file, cacheDir);
   const settled = Promise.allSettled([opening, naming]);
   return {
     complete: async (info) => {
@@ -69,15 +76,19 @@ export function prepareMemory(
         restore,
         minBlocksPerAgent,
       };
-      if (tier === null) return { cache, archive: null };
+      if (tier === null) return { cache, archive: null, warmUp: () => undefined };
       const { agents, blocks } = tier;
-      return { cache: { ...cache, cold: { blocks, agents } }, archive: agents };
+      return { cache: { ...cache, cold: { blocks, agents } }, archive: agents, warmUp: () => tier.startReaders() };
     },
     close: async () => {
       const [opened] = await settled;
       if (opened.status === 'fulfilled') await opened.value?.close();
     },
   };
+}
+
+async function fingerprintOf(file: Promise<ModelFile>, cacheDir: string): Promise<string> {
+  return modelFingerprint(await file, cacheDir);
 }
 
 /** A directory that cannot be used is the user's to change; how, only this side of it knows. */

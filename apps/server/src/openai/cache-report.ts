@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { endianness } from 'node:os';
 import type { Generation, PrefixReuse, ReuseLimit } from '@kvasir/domain';
 import { spellMark, spellText, unspellText, type TextMark } from '@kvasir/engine';
 import type { TextTokenizer } from '@kvasir/tokenizer';
@@ -81,8 +82,8 @@ export function toCacheHeader({ cache }: CacheReport): string {
 }
 
 function hashOf(ids: Int32Array): string {
-  const bytes = new DataView(new ArrayBuffer(ids.length * 4));
-  for (const [index, id] of ids.entries()) bytes.setInt32(index * 4, id, true);
+  const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.byteLength);
+  if (endianness() === 'BE') return createHash('sha256').update(Buffer.from(bytes).swap32()).digest('hex');
   return createHash('sha256').update(bytes).digest('hex');
 }
 

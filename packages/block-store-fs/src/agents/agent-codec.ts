@@ -111,6 +111,8 @@ export function writeIdentity(writer: ByteWriter, identity: CacheIdentity): void
   writer.text(identity.modelFingerprint).text(identity.kvDType).text(identity.layoutVersion).text(identity.numericsId);
 }
 
+const IDENTITY_TEXTS = 4;
+
 export function readIdentity(reader: ByteReader): CacheIdentity {
   return {
     modelFingerprint: reader.text(),
@@ -118,6 +120,21 @@ export function readIdentity(reader: ByteReader): CacheIdentity {
     layoutVersion: reader.text(),
     numericsId: reader.text(),
   };
+}
+
+/** Most agents of a directory have the same identity: it is decoded once, and theirs are one object. */
+export class IdentityDecoder {
+  #bytes: Uint8Array = new Uint8Array();
+  #identity: CacheIdentity | null = null;
+
+  /** @throws DecodeFault */
+  read(reader: ByteReader): CacheIdentity {
+    const bytes = reader.textBytes(IDENTITY_TEXTS);
+    if (this.#identity !== null && Buffer.compare(bytes, this.#bytes) === 0) return this.#identity;
+    this.#bytes = bytes;
+    this.#identity = readIdentity(new ByteReader(bytes));
+    return this.#identity;
+  }
 }
 
 export function writeKeys(writer: ByteWriter, keys: readonly BlockKey[]): void {

@@ -1,5 +1,5 @@
 import type { AgentManifest, AgentSummary, BlockKey } from '@kvasir/domain';
-import { endOf, readIdentity, readKeys, writeIdentity, writeKeys } from './agent-codec.ts';
+import { endOf, IdentityDecoder, readKeys, writeIdentity, writeKeys } from './agent-codec.ts';
 import { ByteReader, ByteWriter, DecodeFault } from './binary.ts';
 import { frameRecord, scanRecords } from './record-log.ts';
 
@@ -60,8 +60,9 @@ export function encodeSettled(): Uint8Array {
 export function parseIndex(bytes: Uint8Array): IndexState {
   const { bodies, ending } = scanRecords(bytes, INDEX_MAGIC);
   const state = { agents: new Map<string, IndexedAgent>(), touched: new Set<string>(), deleting: new Map() };
+  const identities = new IdentityDecoder();
   try {
-    for (const body of bodies) replay(state, body);
+    for (const body of bodies) replay(state, body, identities);
   } catch (error) {
     if (error instanceof DecodeFault) return { ...state, isWhole: false };
     throw error;
@@ -69,7 +70,7 @@ export function parseIndex(bytes: Uint8Array): IndexState {
   return { ...state, isWhole: ending === 'whole' };
 }
 
-function replay(state: Omit<IndexState, 'isWhole'>, body: Uint8Array): void {
+function replay(state: Omit<IndexState, 'isWhole'>, body: Uint8Array, identities: IdentityDecoder): void {
   const reader = new ByteReader(body);
   const kind = reader.u8();
   if (kind === KINDS.settled) {
@@ -77,7 +78,7 @@ function replay(state: Omit<IndexState, 'isWhole'>, body: Uint8Array): void {
     return;
   }
   const agentId = reader.hex(32);
-  if (kind === KINDS.agent) state.agents.set(agentId, readAgent(reader, agentId, body.length));
+  if (kind === KINDS.agent) state.agents.set(agentId, readAgent(reader, agentId, body.length, identities));
   else if (kind === KINDS.removed) {
     state.agents.delete(agentId);
     state.deleting.delete(agentId);
@@ -89,8 +90,13 @@ function replay(state: Omit<IndexState, 'isWhole'>, body: Uint8Array): void {
   } else throw new DecodeFault(`expected a kind of index record, found ${kind}`);
 }
 
-function readAgent(reader: ByteReader, agentId: string, recordBytes: number): IndexedAgent {
-  const [tenant, name, identity] = [reader.text(), reader.text(), readIdentity(reader)];
+function readAgent(
+  reader: ByteReader,
+  agentId: string,
+  recordBytes: number,
+  identities: IdentityDecoder,
+): IndexedAgent {
+  const [tenant, name, identity] = [reader.text(), reader.text(), identities.read(reader)];
   const summary: AgentSummary = {
     agentId,
     tenant,

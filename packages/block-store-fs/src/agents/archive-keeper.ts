@@ -49,7 +49,8 @@ export type EntryOutcome = { readonly summary: AgentSummary } | { readonly error
 
 /** Fewer agents than are held open: none of a group is closed while the group runs. */
 export const MAX_GROUP = 64;
-const PAGE = 128;
+/** Of a listing: a message costs more than what is in it, and other calls wait for a page at most. */
+const PAGE = 1024;
 
 interface Change {
   readonly agent: OpenAgent;

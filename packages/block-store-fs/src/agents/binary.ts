@@ -97,6 +97,13 @@ export class ByteReader {
     return this.#bytes.toString('utf8', start, start + length);
   }
 
+  /** So many texts as they lie there, undecoded: a view. */
+  textBytes(count: number): Uint8Array {
+    const start = this.#position;
+    for (let text = 0; text < count; text++) this.#take(this.count(1));
+    return this.#bytes.subarray(start, this.#position);
+  }
+
   hex(digits: number): string {
     const start = this.#take(digits / 2);
     return this.#bytes.toString('hex', start, start + digits / 2);

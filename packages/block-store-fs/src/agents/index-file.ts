@@ -39,7 +39,8 @@ export class IndexFile {
   readonly #layout: CacheLayout;
   readonly #limits: IndexLimits;
   readonly #counts = new ReferenceCounts();
-  readonly #names = new Map<string, string>();
+  /** Made when the first agent is created: starting does not wait for it. */
+  #names: Map<string, string> | null = null;
   #touched: Set<string>;
   #file: number | null = null;
   #bytes = 0;
@@ -54,7 +55,6 @@ export class IndexFile {
     this.deleting = state.deleting;
     this.#touched = state.touched;
     this.order = [...state.agents.keys()];
-    for (const { summary } of state.agents.values()) this.#names.set(nameKey(summary), summary.agentId);
   }
 
   static read(files: FileSystem, layout: CacheLayout): IndexState | null {
@@ -67,6 +67,9 @@ export class IndexFile {
   }
 
   idOf(tenant: string, name: string): string | null {
+    this.#names ??= new Map(
+      Array.from(this.agents.values(), ({ summary }) => [nameKey(summary), summary.agentId] as const),
+    );
     return this.#names.get(nameKey({ tenant, name })) ?? null;
   }
 
@@ -102,7 +105,7 @@ export class IndexFile {
     if (this.#counts.isBuilt) this.#counts.replace(before?.keys() ?? [], keys);
     this.agents.set(agentId, { summary, recordBytes, keys: () => keys });
     this.#liveBytes += recordBytes - (before?.recordBytes ?? 0);
-    this.#names.set(nameKey(summary), agentId);
+    this.#names?.set(nameKey(summary), agentId);
   }
 
   /** The agent is gone for everybody; its keys stay known until the deletion is finished. */
@@ -124,7 +127,7 @@ export class IndexFile {
     if (this.#counts.isBuilt) this.#counts.replace(agent.keys(), []);
     this.agents.delete(agentId);
     this.#liveBytes -= agent.recordBytes;
-    this.#names.delete(nameKey(agent.summary));
+    this.#names?.delete(nameKey(agent.summary));
   }
 
   orphans(keys: readonly BlockKey[]): readonly BlockKey[] {

@@ -8,35 +8,41 @@ interface Waiting {
 }
 
 /**
- * One worker thread and the calls that wait for it. A thread with nothing to do does not keep the process alive. A thread
- * that dies takes its calls with it (`internal`); later calls fail the same way.
+ * One worker thread and the calls that wait for it. It starts with the first call, unless it was started before. A thread
+ * with nothing to do does not keep the process alive. A thread that dies takes its calls with it (`internal`); later calls
+ * fail the same way.
  */
 export class WorkerThread<Table extends Calls<Table>> {
-  readonly #worker: Worker;
+  readonly #module: string;
+  readonly #settings: ThreadSettings;
+  #worker: Worker | null = null;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 0;
   #death: KvasirError | null = null;
 
   constructor(module: string, settings: ThreadSettings) {
-    this.#worker = new Worker(compiledModule(module), { workerData: settings, execArgv: [], name: `kvasir ${module}` });
-    this.#worker.on('message', (message: AnswerMessage) => this.#receive(message));
-    // Not before: a thread that starts holds its process again.
-    this.#worker.once('online', () => {
-      if (this.#waiting.size === 0) this.#worker.unref();
+    this.#module = module;
+    this.#settings = settings;
+  }
+
+  /** Idempotent. Cost: some 50 ms of a core, on the new thread. */
+  start(): Worker {
+    if (this.#worker !== null) return this.#worker;
+    const module = this.#module;
+    const worker = new Worker(compiledModule(module), {
+      workerData: this.#settings,
+      execArgv: [],
+      name: `kvasir ${module}`,
     });
-    const die = (cause: unknown): void => {
-      this.#death ??= new KvasirError(
-        'internal',
-        `cache ${module} thread: expected it to run on, it ended: ${String(cause)}`,
-        {
-          cause,
-        },
-      );
-      for (const { reject } of this.#waiting.values()) reject(this.#death);
-      this.#waiting.clear();
-    };
-    this.#worker.on('error', die);
-    this.#worker.on('exit', (exitCode) => die(`exit code ${exitCode}`));
+    this.#worker = worker;
+    worker.on('message', (message: AnswerMessage) => this.#receive(worker, message));
+    // Not before: a thread that starts holds its process again.
+    worker.once('online', () => {
+      if (this.#waiting.size === 0) worker.unref();
+    });
+    worker.on('error', (cause) => this.#die(cause));
+    worker.on('exit', (exitCode) => this.#die(`exit code ${exitCode}`));
+    return worker;
   }
 
   /** Calls that wait: how busy the thread is. */
@@ -52,20 +58,32 @@ export class WorkerThread<Table extends Calls<Table>> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve: resolve as (answer: unknown) => void, reject });
-      this.#worker.ref();
+      const worker = this.start();
+      worker.ref();
       // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker thread has no origin
-      this.#worker.postMessage({ id, name, argument });
+      worker.postMessage({ id, name, argument });
     });
   }
 
   async end(): Promise<void> {
-    await this.#worker.terminate();
+    this.#death ??= new KvasirError('disposed', `cache ${this.#module} thread: expected an open one, it is closed`);
+    await this.#worker?.terminate();
   }
 
-  #receive(message: AnswerMessage): void {
+  #die(cause: unknown): void {
+    this.#death ??= new KvasirError(
+      'internal',
+      `cache ${this.#module} thread: expected it to run on, it ended: ${String(cause)}`,
+      { cause },
+    );
+    for (const { reject } of this.#waiting.values()) reject(this.#death);
+    this.#waiting.clear();
+  }
+
+  #receive(worker: Worker, message: AnswerMessage): void {
     const waiting = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
-    if (this.#waiting.size === 0) this.#worker.unref();
+    if (this.#waiting.size === 0) worker.unref();
     if (waiting === undefined) return;
     if ('answer' in message) waiting.resolve(message.answer);
     else

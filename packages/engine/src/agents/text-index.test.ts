@@ -8,6 +8,9 @@ const END = spellMark(900);
 const USER = spellMark(901);
 const ids = (...tokenIds: number[]) => Int32Array.from(tokenIds);
 
+const idsOf = (spelled: string): number[] =>
+  [...partsOf(spelled)].flatMap((part) => ('id' in part ? [part.id] : Array.from(part.text, (unit) => unit.charCodeAt(0))));
+
 /** A turn whose prompt is one id a character; each answer token is an id of its own. */
 function turn(prompt: string, promptIds: Int32Array, answer: readonly [string, number][], tail = ''): TextRecord {
   return {
@@ -33,13 +36,16 @@ describe('TextIndex', () => {
     expect(texts.find('t', next)).toEqual({
       tokenIds: HELLO.tokenIds,
       characters: HELLO.text.length,
-      marks: [{ characters: HELLO.text.length, tokens: 6 }],
+      marks: [
+        { characters: HELLO.promptLength, tokens: 3 },
+        { characters: HELLO.text.length, tokens: 6 },
+      ],
       departed: null,
     });
     texts.add('t', turn(`${next}${END}`, ids(901, 1, 900, 10, 11, 12, 900, 901, 2, 900), [['ok', 20]]));
     const third = texts.find('t', `${next}${END}ok${END}`);
     expect([...third.tokenIds]).toEqual([901, 1, 900, 10, 11, 12, 900, 901, 2, 900, 20]);
-    expect(third.marks).toHaveLength(2);
+    expect(third.marks.map(({ tokens }) => tokens)).toEqual([3, 6, 10, 11]);
     expect(texts.find('other', next).characters).toBe(0);
   });
 
@@ -49,15 +55,21 @@ describe('TextIndex', () => {
     const trimmed = texts.find('t', `${USER}hi${END} Hello${END}`);
     expect([...trimmed.tokenIds]).toEqual([901, 1, 900, 10]);
     expect(trimmed.departed).toEqual({ answer: ' Hello there', tokens: 4 });
+    expect(trimmed.marks).toEqual([{ characters: HELLO.promptLength, tokens: 3 }]);
     expect(texts.find('t', `${USER}hi${END}${END}`).tokenIds).toHaveLength(3);
   });
 
-  it('cuts no word: what leaves an answer or a prompt elsewhere is encoded anew', () => {
+  it('cuts no word: what leaves an answer or a prompt elsewhere is encoded anew from the special token before', () => {
     const texts = index();
     texts.add('t', HELLO);
-    for (const text of [`${USER}hi${END} Hello them`, `${HELLO.text}fore`, `${USER}high${END}`]) {
-      expect(texts.find('t', text).characters).toBe(0);
+    for (const text of [`${USER}hi${END} Hello them`, `${HELLO.text}fore`]) {
+      const found = texts.find('t', text);
+      expect(found.characters).toBe(HELLO.promptLength);
+      expect([...found.tokenIds]).toEqual([901, 1, 900]);
     }
+    const early = texts.find('t', `${USER}high${END}`);
+    expect([early.characters, ...early.tokenIds]).toEqual([USER.length, 901]);
+    expect(texts.find('t', `hi${END}`).characters).toBe(0);
     expect(texts.find('t', `${HELLO.text} again`).characters).toBe(HELLO.text.length);
   });
 
@@ -99,7 +111,7 @@ describe('TextIndex', () => {
     expect(texts.usage.bytes).toBeLessThanOrEqual(8000);
     expect(texts.find('small', `${HELLO.text}${END}`).characters).toBe(HELLO.text.length);
     expect(texts.find('large', `${USER}question 0${END}${'x'.repeat(100)}${END}`).characters).toBeGreaterThan(0);
-    expect(texts.find('large', `${USER}question 1${END}${'x'.repeat(100)}${END}`).characters).toBe(0);
+    expect(texts.find('large', `${USER}question 1${END}${'x'.repeat(100)}${END}`).characters).toBe(USER.length);
     expect(texts.find('large', `${USER}question 49${END}${'x'.repeat(100)}${END}`).characters).toBeGreaterThan(0);
   });
 
@@ -110,22 +122,23 @@ describe('TextIndex', () => {
         const texts = index();
         const all: TextRecord[] = [];
         for (const [prompt, answer] of turns) {
-          // One id a unit, so that records of one text always have the same ids and every prefix relation is a real one.
+          // An id a unit or mark, so that records of one text always have the same ids and every prefix relation is a real one.
           const spelled = prompt + answer;
           const record: TextRecord = {
             text: spelled,
-            tokenIds: Int32Array.from({ length: spelled.length }, (_, at) => spelled.charCodeAt(at)),
+            tokenIds: Int32Array.from(idsOf(spelled)),
             promptLength: prompt.length,
-            answerLengths: Array.from({ length: answer.length }, () => 1),
+            answerLengths: idsOf(answer).map((id) => (id === 900 || id === 901 ? END.length : 1)),
           };
           texts.add('t', record);
           all.push(record);
         }
         const found = texts.find('t', asked);
-        expect([...found.tokenIds]).toEqual(Array.from({ length: found.characters }, (_, at) => asked.charCodeAt(at)));
+        expect([...found.tokenIds]).toEqual(idsOf(asked.slice(0, found.characters)));
         const whole = all.filter((record) => asked.startsWith(record.text) && !isWordCut(asked, record.text.length));
         const longest = Math.max(0, ...whole.map((record) => record.text.length));
         expect(found.characters).toBeGreaterThanOrEqual(longest);
+        for (const { tokens, characters } of found.marks) expect(idsOf(asked.slice(0, characters))).toHaveLength(tokens);
         expect(isWordCut(asked, found.characters) && found.characters > 0).toBe(false);
       }),
       { numRuns: 500 },

@@ -1,6 +1,6 @@
 import { commonPrefix } from './agent-cut.ts';
 import { type Child, commonText, insertChild, nearest, prefixesOf } from './sorted-texts.ts';
-import { isMarkAt, isWordCut, lastMarkEnd, wholeMarks } from './spelled-text.ts';
+import { isMarkAt, isWordCut, lastMarkEnd, partsOf, wholeMarks } from './spelled-text.ts';
 
 /**
  * One turn: what it added to the text before it, and the ids that text was run with. Text is spelled as in
@@ -26,7 +26,7 @@ export interface TextMatch {
   /** Ids of the text's first `characters`. */
   readonly tokenIds: Int32Array;
   readonly characters: number;
-  /** Where records ended on the way, ascending. */
+  /** Where the prompts and the answers of records ended on the way, ascending. */
   readonly marks: readonly TextMark[];
   /** An answer known after the same prompt that the text does not repeat, and the tokens up to where it leaves it. */
   readonly departed: { readonly answer: string; readonly tokens: number } | null;
@@ -77,8 +77,9 @@ export class TextIndex {
   }
 
   /**
-   * Ids for as much of `text` as is known. A record counts whole, or, where `text` leaves its answer at a special token or
-   * ends there, up to the last token that lies before: text is never cut inside a word of the caller's.
+   * Ids for as much of `text` as is known. A record counts whole; where `text` leaves its answer at a special token or ends
+   * there, up to the last token that lies before; else up to its prompt's last special token that `text` has too. Text is
+   * never cut inside a word of the caller's.
    * @param preferred of records that spell the same the one with these ids wins
    */
   find(tenant: string, text: string, preferred?: Int32Array): TextMatch {
@@ -159,16 +160,19 @@ export class TextIndex {
   #match(node: Node, text: string): TextMatch {
     const rest = text.slice(node.characters);
     const left = closest(node.children, rest);
-    const isOver = left === null || left.common === rest.length;
+    const isOver = left === null || left.common === rest.length || left.common === left.child.text.length;
     const departed = isOver ? null : departureOf(node, left.child, left.common);
-    const answer = left === null ? null : answerPart(left.child, rest, left.common);
+    const part = left === null ? null : partBefore(left.child, rest, left.common);
     const path = pathOf(node);
-    const marks = path.map(({ covered, tokens }) => ({ characters: covered, tokens }));
+    const marks = path.flatMap(marksOf);
     const parts = path.map(({ record }) => record.tokenIds);
-    if (answer !== null) parts.push(answer.tokenIds);
+    if (left !== null && part !== null) {
+      parts.push(part.tokenIds);
+      if (part.characters > left.child.record.promptLength) marks.push(promptEndOf(left.child));
+    }
     return {
       tokenIds: join(parts),
-      characters: answer === null ? node.covered : node.characters + answer.characters,
+      characters: part === null ? node.covered : node.characters + part.characters,
       marks,
       departed,
     };
@@ -241,26 +245,39 @@ export class TextIndex {
 
 const NOTHING: TextMatch = { tokenIds: new Int32Array(), characters: 0, marks: [], departed: null };
 
-/** The child that shares most with `rest`, which it does not begin. */
+/** The child that shares most with `rest`, whose own start none of them is, unless that would cut a word. */
 function closest(children: readonly Node[], rest: string): { readonly child: Node; readonly common: number } | null {
   let best: { child: Node; common: number } | null = null;
   for (const child of nearest(children, rest)) {
     const common = commonText(child.text, rest);
-    if (common < child.text.length && common > (best?.common ?? -1)) best = { child, common };
+    if (common > (best?.common ?? -1)) best = { child, common };
   }
   return best;
 }
 
-/** The answer's tokens before where `rest` leaves it, where that is at a special token or at its end. */
-function answerPart(
-  { record }: Node,
-  rest: string,
-  common: number,
-): { tokenIds: Int32Array; characters: number } | null {
+interface RecordPart {
+  readonly tokenIds: Int32Array;
+  readonly characters: number;
+}
+
+/** What of a record stands before where `rest` leaves it. */
+function partBefore({ record }: Node, rest: string, common: number): RecordPart | null {
   const end = wholeMarks(rest, common);
-  if (end < record.promptLength || !isMarkAt(rest, end)) return null;
+  if (end < record.promptLength || !isMarkAt(rest, end)) return promptPart(record, end);
   const { tokens, characters } = tokensBefore(record, end);
   return { tokenIds: record.tokenIds.subarray(0, tokens), characters };
+}
+
+/** The prompt up to the last special token in its first `end` characters: those tokens stand in text and ids in one order. */
+function promptPart({ text, tokenIds, promptLength }: TextRecord, end: number): RecordPart | null {
+  const characters = lastMarkEnd(text.slice(0, Math.min(end, promptLength)));
+  let tokens = 0;
+  for (const part of partsOf(text.slice(0, characters))) {
+    if ('id' in part) tokens = tokenIds.indexOf(part.id, tokens) + 1;
+    // An id that is not there: a manifest from elsewhere, whose text says what its ids do not.
+    if ('id' in part && tokens === 0) return null;
+  }
+  return tokens === 0 ? null : { tokenIds: tokenIds.subarray(0, tokens), characters };
 }
 
 /** Tokens that lie wholly in the record's first `end` characters, of its prompt all. */
@@ -297,6 +314,15 @@ function pathOf(node: Node): Node[] {
   const path: Node[] = [];
   for (let at = node; at.parent !== null; at = at.parent) path.push(at);
   return path.reverse();
+}
+
+function marksOf(node: Node): TextMark[] {
+  return [promptEndOf(node), { characters: node.covered, tokens: node.tokens }];
+}
+
+function promptEndOf({ parent, record, tokens }: Node): TextMark {
+  const { promptLength, answerLengths } = record;
+  return { characters: (parent?.characters ?? 0) + promptLength, tokens: tokens - answerLengths.length };
 }
 
 function isSame(a: TextRecord, b: TextRecord): boolean {

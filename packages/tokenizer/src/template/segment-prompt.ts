@@ -59,7 +59,8 @@ class Substitution {
     const finder = new HazardFinder(present);
     const hazards = new Map<number, { whole: readonly Hazard[]; all: readonly Hazard[] }>();
     const wholeTexts = new Map<number, readonly string[]>();
-    const used = new Set(prompt);
+    const used = new Set<number>();
+    addPrivateUse(used, prompt);
     let index = 0;
     mapStrings(untrusted, (text, isKind) => {
       const whole = finder.whole(text);
@@ -69,7 +70,7 @@ class Substitution {
         index,
         whole.map(({ start, end }) => text.slice(start, end)),
       );
-      for (const character of text) used.add(character);
+      addPrivateUse(used, text);
       index += 1;
       return text;
     });
@@ -113,15 +114,24 @@ class Substitution {
     return changed.slice(0, start) + replaced.join('') + changed.slice(end);
   }
 
-  #chooseStandIns(units: ReadonlySet<string>, used: ReadonlySet<string>): void {
+  #chooseStandIns(units: ReadonlySet<string>, used: ReadonlySet<number>): void {
     let code: number = PRIVATE_USE.first;
     for (const unit of [...units].flatMap((character) => character.split(''))) {
-      while (used.has(String.fromCharCode(code)) && code < PRIVATE_USE.first + PRIVATE_USE.count) code += 1;
+      while (used.has(code) && code < PRIVATE_USE.first + PRIVATE_USE.count) code += 1;
       const standIn = String.fromCharCode(code);
       code += 1;
       this.#standIns.set(unit, standIn);
       this.#originals.set(standIn, unit);
     }
+  }
+}
+
+/** Of a long text, looked at unit by unit: a set of all its characters takes ten times as long. */
+function addPrivateUse(used: Set<number>, text: string): void {
+  const { first, count } = PRIVATE_USE;
+  for (let position = 0; position < text.length; position += 1) {
+    const unit = text.charCodeAt(position);
+    if (unit >= first && unit < first + count) used.add(unit);
   }
 }
 
