@@ -42,6 +42,9 @@ void launch_after(const char* name, void (*kernel)(Parameters...), dim3 grid, un
   launch_clusters_after(name, kernel, grid, threads, shared, stream, 1, std::forward<Arguments>(arguments)...);
 }
 
+// Share of a multiprocessor's memory that kernels of single tokens ask for as shared memory; the rest caches what they read.
+inline constexpr int kFewSharedPercent = 14;
+
 inline unsigned ceil_div(std::int64_t a, std::int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
 
 }  // namespace kv::cuda

@@ -125,6 +125,9 @@ void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x
   const std::size_t shared = sizeof(float) * kTileRows * chunks;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(tokens));
   with_quantized_format(parts[0].weight.dtype, [&]<typename Format>() {
+    static const cudaError_t preferred =
+        cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributePreferredSharedMemoryCarveout, kFewSharedPercent);
+    check_cuda(preferred, "linear_vector");
     if (shared > 48 * 1024) {
       check_cuda(cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(kMaxSharedBytes)), "linear_vector");

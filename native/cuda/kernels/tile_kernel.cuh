@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     commit();
   }
 
-  const ByteSelectors selectors(__shfl_sync(0xffffffffu, static_cast<std::uint32_t>(tokens) >> 31, lane));
+  const std::uint32_t byte_bits = kept_byte_bits();
   float total[2][kColumns][4] = {};
   // Where segments are not split, the sum of those before this one waits in shared memory, each thread's for itself.
   float4* own = reinterpret_cast<float4*>(memory + kStages * Layout::kBytes) + t;
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
             raw[r].unpack(g, lane, a[r]);
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-              scales[r][h].group(2 * p + g, selectors, s[r][h], m[r][h]);
+              scales[r][h].group(2 * p + g, byte_bits, s[r][h], m[r][h]);
               offset[r][h][0] = magic_offset(s[r][h][0]);
               if constexpr (kHalves) offset[r][h][1] = magic_offset(s[r][h][1]);
             }

@@ -59,14 +59,12 @@ struct StageLayout {
 };
 __device__ inline int swizzled(int row, int piece) { return (piece ^ (row % 8)) * 16; }
 
-// Selectors of times_byte in registers: a constant the compiler knows it loads again for every use. zero: one it cannot know.
-struct ByteSelectors {
-  std::uint32_t at[4];
-  __device__ explicit ByteSelectors(std::uint32_t zero) {
-#pragma unroll
-    for (std::uint32_t i = 0; i < 4; ++i) at[i] = byte_selector(i) + zero;
-  }
-};
+// kByteBits in a register of the lane: as a constant it would be loaded again for every use.
+__device__ inline std::uint32_t kept_byte_bits() {
+  std::uint32_t zero;
+  asm volatile("{ .reg .u32 lane; mov.u32 lane, %%laneid; shr.u32 %0, lane, 5; }" : "=r"(zero));
+  return kByteBits + zero;
+}
 
 // Scales of one row for one chunk: s of group j (halves: of its two halves), m where there is one.
 template <typename Format>
@@ -101,18 +99,18 @@ struct ChunkScales {
       }
     }
   }
-  __device__ void group(int j, const ByteSelectors& selectors, float* s, float& m) const {
+  __device__ void group(int j, std::uint32_t byte_bits, float* s, float& m) const {
     if constexpr (Format::kScaleBytes == 32) {
       s[0] = half_bits_to_float(static_cast<std::uint16_t>(words[j]));
       m = half_bits_to_float(static_cast<std::uint16_t>(words[j] >> 16));
     } else if constexpr (Format::kScaleBytes == 8) {
       s[0] = e8m0_half((words[0] >> (8 * j)) & 255);
     } else if constexpr (Format::kKind == ScaleKind::minimum) {
-      s[0] = times_byte(d, d_offset, words[0], selectors.at[j]);
-      m = times_byte(dmin, dmin_offset, words[1], selectors.at[j]);
+      s[0] = times_byte(d, d_offset, words[0], byte_bits, j);
+      m = times_byte(dmin, dmin_offset, words[1], byte_bits, j);
     } else if constexpr (Format::kKind == ScaleKind::halves) {
-      s[0] = times_signed_byte(d, words[j / 2], selectors.at[2 * j % 4]);
-      s[1] = times_signed_byte(d, words[j / 2], selectors.at[2 * j % 4 + 1]);
+      s[0] = times_signed_byte(d, words[j / 2], byte_bits, 2 * j % 4);
+      s[1] = times_signed_byte(d, words[j / 2], byte_bits, 2 * j % 4 + 1);
     } else {
       s[0] = half_bits_to_float(static_cast<std::uint16_t>(words[j / 2] >> (16 * (j % 2))));
     }

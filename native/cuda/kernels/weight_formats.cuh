@@ -79,14 +79,19 @@ struct NibbleFormat {
   }
 };
 
-// d times a byte of `word`, exact (d has 11 significant bits); offset: -2^23 * d.
-__device__ inline std::uint32_t byte_selector(std::uint32_t at) { return 0x7440u | at; }
-__device__ inline float times_byte(float d, float offset, std::uint32_t word, std::uint32_t selector) {
-  return __fmaf_rn(__uint_as_float(__byte_perm(word, 0x4B000000u, selector)), d, offset);
+// 2^23 as float bits, whose low byte becomes another's in byte_as_float.
+inline constexpr std::uint32_t kByteBits = 0x4B000000u;
+// 2^23 + byte `at` of word, exact. bits: kByteBits.
+__device__ inline float byte_as_float(std::uint32_t word, std::uint32_t bits, int at) {
+  return __uint_as_float(__byte_perm(word, bits, 0x7440u | static_cast<std::uint32_t>(at)));
+}
+// d times the byte, exact (d has 11 significant bits); offset: -2^23 * d.
+__device__ inline float times_byte(float d, float offset, std::uint32_t word, std::uint32_t bits, int at) {
+  return __fmaf_rn(byte_as_float(word, bits, at), d, offset);
 }
 // The same of a signed byte, given with its upper bit flipped.
-__device__ inline float times_signed_byte(float d, std::uint32_t flipped, std::uint32_t selector) {
-  return (__uint_as_float(__byte_perm(flipped, 0x4B000000u, selector)) - 8388736.0f) * d;
+__device__ inline float times_signed_byte(float d, std::uint32_t flipped, std::uint32_t bits, int at) {
+  return (byte_as_float(flipped, bits, at) - 8388736.0f) * d;
 }
 
 // f16 d a group.
@@ -144,8 +149,8 @@ struct ScalesK {
       const float d_offset = d * -8388608.0f, dmin_offset = minus_dmin * -8388608.0f;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        s[i] = times_byte(d, d_offset, scale, byte_selector(i));
-        m[i] = times_byte(minus_dmin, dmin_offset, minimum, byte_selector(i));
+        s[i] = times_byte(d, d_offset, scale, kByteBits, i);
+        m[i] = times_byte(minus_dmin, dmin_offset, minimum, kByteBits, i);
       }
     } else {
       s[0] = d * static_cast<float>(scale & 0xff);
@@ -172,7 +177,7 @@ struct FormatQ6_K : NibbleFormat<16, 32, ScaleKind::halves> {
   __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
     const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[1]));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) s[i] = times_signed_byte(d, raw[0] ^ 0x80808080u, byte_selector(i));
+    for (int i = 0; i < 4; ++i) s[i] = times_signed_byte(d, raw[0] ^ 0x80808080u, kByteBits, i);
   }
 };
 struct FormatMxfp4 : NibbleFormat<0, 12, ScaleKind::plain, true> {
