@@ -1,6 +1,6 @@
-// Times a backend through the waist on a model of Qwen2.5-7B's shape with random weights: decoding of S sequences, two
-// steps in flight, sampled tokens fed back on the device, and prefill. Prints one line of JSON a measurement.
-//   waist_bench FILE q4_k_m|f16|q8_0 [steps]     FILE is written, and left for the next run
+// Times a backend through the waist on a model of Qwen2.5-7B's or Llama-3.1-8B's shape with random weights: decoding of S
+// sequences, two steps in flight, sampled tokens fed back on the device, and prefill. Prints one line of JSON a measurement.
+//   waist_bench FILE [llama-]q4_k_m|f16|q8_0[-fast] [what ...]     FILE is written, and left for the next run
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -21,8 +21,12 @@
 
 namespace {
 
-constexpr std::uint32_t kLayers = 28, kHidden = 3584, kHeads = 28, kKvHeads = 4, kHeadDim = 128, kFfn = 18944,
-                        kVocabulary = 152064, kContext = 32768;
+struct Dimensions {
+  std::uint32_t layers, hidden, heads, kv_heads, ffn, vocabulary;
+};
+constexpr Dimensions kQwen{28, 3584, 28, 4, 18944, 152064}, kLlama{32, 4096, 32, 8, 14336, 128256};
+Dimensions dims = kQwen;  // of the model, set once before it is made
+constexpr std::uint32_t kHeadDim = 128, kContext = 32768;
 
 [[noreturn]] void stop(const char* what, const char* why) {
   std::printf("%s: %s\n", what, why);
@@ -38,7 +42,7 @@ double seconds() {
 kv_dtype dtype_of(const std::string& type, kv_role role, std::uint32_t layer) {
   if (type == "f16") return KV_F16;
   if (type == "q8_0") return KV_Q8_0;
-  const bool more = layer < kLayers / 8 || layer >= 7 * kLayers / 8 || (layer - kLayers / 8) % 3 == 2;
+  const bool more = layer < dims.layers / 8 || layer >= 7 * dims.layers / 8 || (layer - dims.layers / 8) % 3 == 2;
   if (role == KV_ROLE_OUTPUT) return KV_Q6_K;
   if ((role == KV_ROLE_ATTN_V || role == KV_ROLE_FFN_DOWN) && more) return KV_Q6_K;
   return KV_Q4_K;
@@ -54,42 +58,42 @@ struct BenchModel {
   std::uint64_t bytes = 0, output_bytes = 0, embedding_bytes = 0;
 
   BenchModel(const char* file, const std::string& type) : path(file) {
-    add(KV_ROLE_TOKEN_EMBEDDING, -1, dtype_of(type, KV_ROLE_TOKEN_EMBEDDING, 0), kVocabulary, kHidden);
+    add(KV_ROLE_TOKEN_EMBEDDING, -1, dtype_of(type, KV_ROLE_TOKEN_EMBEDDING, 0), dims.vocabulary, dims.hidden);
     embedding_bytes = bytes;
-    add(KV_ROLE_OUTPUT, -1, dtype_of(type, KV_ROLE_OUTPUT, 0), kVocabulary, kHidden);
-    add(KV_ROLE_OUTPUT_NORM, -1, KV_F32, 0, kHidden);
-    for (std::uint32_t i = 0; i < kLayers; ++i) {
+    add(KV_ROLE_OUTPUT, -1, dtype_of(type, KV_ROLE_OUTPUT, 0), dims.vocabulary, dims.hidden);
+    add(KV_ROLE_OUTPUT_NORM, -1, KV_F32, 0, dims.hidden);
+    for (std::uint32_t i = 0; i < dims.layers; ++i) {
       const auto layer = static_cast<std::int32_t>(i);
       const auto matrix = [&](kv_role role, std::uint64_t rows, std::uint64_t cols) {
         add(role, layer, dtype_of(type, role, i), rows, cols);
       };
-      matrix(KV_ROLE_ATTN_Q, kHeads * kHeadDim, kHidden);
-      matrix(KV_ROLE_ATTN_K, kKvHeads * kHeadDim, kHidden);
-      matrix(KV_ROLE_ATTN_V, kKvHeads * kHeadDim, kHidden);
-      matrix(KV_ROLE_ATTN_OUTPUT, kHidden, kHeads * kHeadDim);
-      matrix(KV_ROLE_FFN_GATE, kFfn, kHidden);
-      matrix(KV_ROLE_FFN_UP, kFfn, kHidden);
-      matrix(KV_ROLE_FFN_DOWN, kHidden, kFfn);
-      add(KV_ROLE_ATTN_NORM, layer, KV_F32, 0, kHidden);
-      add(KV_ROLE_FFN_NORM, layer, KV_F32, 0, kHidden);
-      add(KV_ROLE_ATTN_Q_BIAS, layer, KV_F32, 0, kHeads * kHeadDim);
-      add(KV_ROLE_ATTN_K_BIAS, layer, KV_F32, 0, kKvHeads * kHeadDim);
-      add(KV_ROLE_ATTN_V_BIAS, layer, KV_F32, 0, kKvHeads * kHeadDim);
+      matrix(KV_ROLE_ATTN_Q, dims.heads * kHeadDim, dims.hidden);
+      matrix(KV_ROLE_ATTN_K, dims.kv_heads * kHeadDim, dims.hidden);
+      matrix(KV_ROLE_ATTN_V, dims.kv_heads * kHeadDim, dims.hidden);
+      matrix(KV_ROLE_ATTN_OUTPUT, dims.hidden, dims.heads * kHeadDim);
+      matrix(KV_ROLE_FFN_GATE, dims.ffn, dims.hidden);
+      matrix(KV_ROLE_FFN_UP, dims.ffn, dims.hidden);
+      matrix(KV_ROLE_FFN_DOWN, dims.hidden, dims.ffn);
+      add(KV_ROLE_ATTN_NORM, layer, KV_F32, 0, dims.hidden);
+      add(KV_ROLE_FFN_NORM, layer, KV_F32, 0, dims.hidden);
+      add(KV_ROLE_ATTN_Q_BIAS, layer, KV_F32, 0, dims.heads * kHeadDim);
+      add(KV_ROLE_ATTN_K_BIAS, layer, KV_F32, 0, dims.kv_heads * kHeadDim);
+      add(KV_ROLE_ATTN_V_BIAS, layer, KV_F32, 0, dims.kv_heads * kHeadDim);
       kv_layer shape{};
       shape.size = sizeof shape;
-      shape.n_heads = kHeads;
-      shape.n_kv_heads = kKvHeads;
+      shape.n_heads = dims.heads;
+      shape.n_kv_heads = dims.kv_heads;
       shape.head_dim = kHeadDim;
       shape.softmax_scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim));
-      shape.ffn_dim = kFfn;
+      shape.ffn_dim = dims.ffn;
       layers.push_back(shape);
     }
     for (std::uint32_t i = 0; i < kHeadDim / 2; ++i) frequencies.push_back(std::pow(1e6, -2.0 * i / kHeadDim));
     rope = {sizeof rope, KV_ROPE_HALVES, kHeadDim, frequencies.data(), 1.0};
     model.size = sizeof model;
-    model.n_layers = kLayers;
-    model.hidden = kHidden;
-    model.vocab = kVocabulary;
+    model.n_layers = dims.layers;
+    model.hidden = dims.hidden;
+    model.vocab = dims.vocabulary;
     model.context_length = kContext;
     model.n_groups = model.n_ropes = model.n_files = 1;
     model.n_tensors = static_cast<std::uint32_t>(tensors.size());
@@ -128,14 +132,14 @@ struct BenchModel {
     std::FILE* file = std::fopen(path, "wb");
     if (file == nullptr) stop(path, "cannot be written");
     std::vector<std::byte> pools[KV_MXFP4 + 1];
-    std::vector<float> ones(kFfn, 1.0f);
+    std::vector<float> ones(dims.ffn, 1.0f);
     for (const kv_tensor& tensor : tensors) {
       std::vector<std::byte>& pool = pools[tensor.dtype];
       if (tensor.dtype == KV_F32) {
         std::fwrite(ones.data(), 1, tensor.bytes, file);
         continue;
       }
-      if (pool.empty()) pool = kv::test::random_weights(static_cast<kv_dtype>(tensor.dtype), 4096, kHidden, 7);
+      if (pool.empty()) pool = kv::test::random_weights(static_cast<kv_dtype>(tensor.dtype), 4096, dims.hidden, 7);
       for (std::uint64_t done = 0; done < tensor.bytes;) {
         const std::uint64_t count = std::min<std::uint64_t>(pool.size(), tensor.bytes - done);
         if (std::fwrite(pool.data(), 1, count, file) != count) stop(path, "the disk is full");
@@ -178,7 +182,7 @@ struct Step {
     for (std::uint32_t s = 0; s < S; ++s) {
       for (std::uint32_t i = 0; i < count; ++i) {
         const std::uint32_t p = position + i;
-        ids.push_back(static_cast<std::int32_t>((s * 7919 + p * 104729) % kVocabulary));
+        ids.push_back(static_cast<std::int32_t>((s * 7919 + p * 104729) % dims.vocabulary));
         positions.push_back(static_cast<std::int32_t>(p));
         mapping.push_back(static_cast<std::int32_t>((s * width + p / 256) * 256 + p % 256));
       }
@@ -271,7 +275,7 @@ class Bench {
     for (const double one : rates) all_rates += (all_rates.empty() ? "" : ",") + std::to_string(one);
     std::sort(rates.begin(), rates.end());
     const double rate = median(rates);
-    const double kv_bytes = 2.0 * kLayers * kKvHeads * kHeadDim * 2.0 * (context + steps / 2.0) * S;
+    const double kv_bytes = 2.0 * dims.layers * dims.kv_heads * kHeadDim * 2.0 * (context + steps / 2.0) * S;
     const double bytes = static_cast<double>(model_.read_bytes()) + kv_bytes;
     std::printf("{\"what\":\"decode\",\"type\":\"%s\",\"sequences\":%u,\"context\":%u,\"temperature\":%g,"
                 "\"tokens_per_s\":%.1f,\"min\":%.1f,\"max\":%.1f,\"step_ms\":%.4f,\"gigabytes_per_s\":%.1f,\"runs\":[%s]}\n",
@@ -374,11 +378,15 @@ class Bench {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) stop("usage", "waist_bench FILE q4_k_m|f16|q8_0[-fast] [what ...]");
+  if (argc < 3) stop("usage", "waist_bench FILE [llama-]q4_k_m|f16|q8_0[-fast] [what ...]");
   // "-fast" behind the type: the fast mode, in steps of 4,096 tokens.
   std::string type = argv[2];
   const bool fast = type.size() > 5 && type.ends_with("-fast");
   if (fast) type.resize(type.size() - 5);
+  if (type.starts_with("llama-")) {
+    dims = kLlama;
+    type.erase(0, 6);
+  }
   const BenchModel model(argv[1], type);
   kv_runner_options options{};
   options.size = sizeof options;
@@ -417,6 +425,7 @@ int main(int argc, char** argv) {
   if (wants("long")) bench.decode(1, 32000, 64, 3, 0.0f);
   if (wants("resume")) {
     bench.resume(32000, 1, 9);
+    bench.resume(32000, 8, 9);
     bench.resume(32000, 16, 9);
     bench.resume(32000, 32, 9);
   }

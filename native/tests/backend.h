@@ -12,21 +12,20 @@ namespace kv::test {
 
 #if defined(KVASIR_TEST_CUDA)
 inline constexpr const char* kBackend = "cuda";
+inline constexpr const char* kNumerics = "cuda-2";
 // Tiny weights make every kernel's shapes; sizes reported for them differ from a mapped file's.
 inline constexpr bool kMapsFiles = false;
+// Heads of 64 and 128 have kernels of their own.
+inline constexpr bool kWideHeadsDiffer = true;
 #else
 inline constexpr const char* kBackend = "cpu";
+inline constexpr const char* kNumerics = "cpu-1";
 inline constexpr bool kMapsFiles = true;
+inline constexpr bool kWideHeadsDiffer = false;
 #endif
 
-// The dtypes of KV pools the backend holds.
-inline std::vector<kv_dtype> pool_dtypes() {
-#if defined(KVASIR_TEST_CUDA)
-  return {KV_F16, KV_F32, KV_BF16};
-#else
-  return {KV_F16, KV_F32, KV_BF16, KV_Q8, KV_Q4};
-#endif
-}
+// The dtypes of KV pools the backends hold.
+inline std::vector<kv_dtype> pool_dtypes() { return {KV_F16, KV_F32, KV_BF16, KV_Q8, KV_Q4}; }
 
 // The instruction paths this machine can run. A machine without the backend's device fails here, loudly.
 inline std::vector<std::string> instruction_paths() {

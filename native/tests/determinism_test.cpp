@@ -89,7 +89,22 @@ std::vector<TinyShape> shapes() {
   hybrid.head_dim = 24;
   hybrid.tied = false;
   hybrid.activation = KV_ACT_GELU_TANH;
-  return {llama, quantized, hybrid};
+  if (!kWideHeadsDiffer) return {llama, quantized, hybrid};
+  TinyShape wide;
+  wide.n_heads = 6;
+  wide.n_kv_heads = 2;
+  wide.head_dim = 64;
+  wide.rotary_dim = 64;
+  wide.n_layers = 3;
+  wide.window_of_odd_layers = 150;
+  wide.sinks = true;
+  TinyShape wider;
+  wider.n_heads = 7;
+  wider.n_kv_heads = 1;
+  wider.head_dim = 128;
+  wider.rotary_dim = 128;
+  wider.n_layers = 1;
+  return {llama, quantized, hybrid, wide, wider};
 }
 
 constexpr std::size_t kDecoded = 3;

@@ -1,52 +1,24 @@
-// What both forms of attention share (attention.cu: an item walks its blocks, attention_split.cu: its spans are shared out
-// over the device and merged afterwards). The one definition, whichever computes it; a span is 64 tokens at a multiple of 64:
+// What all forms of attention share. A query row's context is cut at multiples of a span; a span's state (m, l, o) is
+// computed by itself and states are merged in ascending order, so that a row has the same bits whichever kernel computes
+// it, beside whichever others. Two definitions of a span, chosen by the pool and the head alone:
 //
-//   s(r,t) = (fma over d ascending, from 0, of q(r,d) * k(t,d)) * scale        softcap: c * tanh(s / c)
-//   m(r) = max of s over the row's tokens of the span, p = e^(s - m)
-//   l(r) = lane j of 32 adds p(j) and p(j + 32) to 0, then the warp's butterfly
-//   o(r,d) = fma over t ascending from 0 of p(r,t) * v(t,d)
-//   merge of spans in ascending order from m = -inf, l = o = 0:
+//   attention_rows.cu: float32 throughout, any head, any pool; 64 tokens
+//   attention_span.cuh: sums on the matrix units; 16-bit and quantized pools, heads of 64 and 128; 128 tokens
+//
+//   merge from m = -inf, l = o = 0:
 //     m' = max(m, ms), a = e^(m - m'), b = e^(ms - m'), l' = fma(l, a, ls * b), o' = fma(o, a, os * b)
 //   a sink is one more span with l = 1 and o = 0; output o / l
-// Tokens outside a row's range are never multiplied into its output, since stale slots may hold anything.
 #pragma once
 
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/launch.h"
 #include "cuda/kernels/quantize.cuh"
 #include "host/block_tokens.h"
+#include "host/kv_format.h"
 
 namespace kv::cuda {
 
-inline constexpr int kAttentionThreads = 256;
-inline constexpr int kSpansPerBlock = kBlockTokens / kSpanTokens;
 inline constexpr float kLowest = -INFINITY;
-inline constexpr float kUnseen = -1.0f;  // in place of a weight p: the row does not see this token
-
-template <typename Pool, bool kAligned>
-struct PoolReader {
-  using Value = typename Pool::Type;
-  // Eight dimensions from a multiple of 8.
-  __device__ static void eight(const Value* p, float* out) {
-    uint4 raw[sizeof(Value) / 2];
-#pragma unroll
-    for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = __ldg(reinterpret_cast<const uint4*>(p) + i);
-    const Value* values = reinterpret_cast<const Value*>(raw);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) out[i] = Pool::to_float(values[i]);
-  }
-  __device__ static float2 two(const Value* p, bool second) {
-    if constexpr (kAligned) {
-      if constexpr (sizeof(Value) == 2) {
-        const std::uint32_t raw = __ldg(reinterpret_cast<const std::uint32_t*>(p));
-        return {Pool::to_float(static_cast<Value>(raw)), Pool::to_float(static_cast<Value>(raw >> 16))};
-      } else {
-        return __ldg(reinterpret_cast<const float2*>(p));
-      }
-    }
-    return {Pool::to_float(p[0]), second ? Pool::to_float(p[1]) : 0.0f};
-  }
-};
 
 struct RowRange {
   int begin, end;  // visible tokens of the sequence
@@ -54,6 +26,16 @@ struct RowRange {
 
 __device__ inline RowRange visible(const AttentionArgs& args, int position) {
   return {args.window > 0 ? max(0, position - args.window + 1) : 0, position + 1};
+}
+
+// Tokens any row of an item sees: positions ascend with rows.
+__device__ inline RowRange visible(const AttentionArgs& args, const AttentionItem& item) {
+  return {visible(args, item.low_position).begin, visible(args, item.high_position).end};
+}
+
+__device__ inline RowRange visible_row(const AttentionArgs& args, const AttentionItem& item, int r) {
+  const int group = args.n_heads / args.n_kv_heads;
+  return visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
 }
 
 // What a merge needs of its two sides.
@@ -65,20 +47,30 @@ __device__ inline void merge_weights(float m, float mb, float& most, float& a, f
 
 __device__ inline std::int64_t output_row(const AttentionArgs& args, const AttentionItem& item, int r) {
   const int group = args.n_heads / args.n_kv_heads, row = item.first_row + r;
-  return std::int64_t{args.cu_seqlens[item.sequence] + row / group} * args.n_heads + item.kv_head * group + row % group;
+  return std::int64_t{item.first_token + row / group} * args.n_heads + item.kv_head * group + row % group;
 }
 
-template <typename Pool>
-struct BlockPointers {
-  const typename Pool::Type *keys, *values;
-};
-template <typename Pool>
-__device__ inline BlockPointers<Pool> find_block(const AttentionArgs& args, const AttentionItem& item, int block) {
-  const std::int32_t id = args.block_tables[std::int64_t{item.sequence} * args.table_width + block];
-  const std::uint8_t* base = args.pool + id * args.block_bytes;
-  const std::int64_t head = std::int64_t{item.kv_head} * kBlockTokens * args.head_dim;
-  return {reinterpret_cast<const typename Pool::Type*>(base) + head,
-          reinterpret_cast<const typename Pool::Type*>(base + args.value_offset) + head};
+// Head of the query row, for its sink.
+__device__ inline int query_head(const AttentionArgs& args, const AttentionItem& item, int r) {
+  const int group = args.n_heads / args.n_kv_heads;
+  return item.kv_head * group + (item.first_row + r) % group;
+}
+
+__device__ inline std::int32_t block_of(const AttentionArgs& args, const AttentionItem& item, int token) {
+  return args.block_tables[std::int64_t{item.sequence} * args.table_width + token / kBlockTokens];
+}
+
+// The item's record of K of token `token` in block `id`, of `record_bytes`; V lies value_offset behind.
+__device__ inline const std::uint8_t* find_record(const AttentionArgs& args, const AttentionItem& item, std::int32_t id,
+                                                  int token, int record_bytes) {
+  return args.pool + id * args.block_bytes +
+         (std::int64_t{item.kv_head} * kBlockTokens + token % kBlockTokens) * record_bytes;
+}
+
+// Where the state of an item's row over one span lies: m, l, and from the fourth float on D values of o.
+__device__ inline float* state_of(const AttentionArgs& args, const AttentionItem& item, int span, int r) {
+  const std::int64_t row = std::int64_t{item.state_rows} * args.n_splits + std::int64_t{span} * item.n_rows + r;
+  return args.states + row * state_floats(args.head_dim);
 }
 
 // One value of a row's output, or its 8-bit form: the caller's warp holds 32 neighbouring ones, whole groups.
@@ -96,7 +88,9 @@ void allow_shared(Kernel kernel, std::size_t bytes) {
              "attention");
 }
 
-// attention_split.cu
-void split_attention(const AttentionArgs& args, cudaStream_t stream);
+// Launchers of one form each; attention() in attention_merge.cu chooses.
+void row_attention(const AttentionArgs& args, cudaStream_t stream);         // attention_rows.cu
+void split_span_attention(const AttentionArgs& args, cudaStream_t stream);  // attention_split.cu
+void walk_span_attention(const AttentionArgs& args, cudaStream_t stream);   // attention_walk.cu
 
 }  // namespace kv::cuda

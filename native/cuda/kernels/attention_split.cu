@@ -1,340 +1,240 @@
-// attention of items with few rows: every span of an item is a block of threads, whose states a second kernel merges. The
-// definition is in attention.cuh.
+// Attention of few query rows: the spans of an item are shared out over blocks of threads, each of which takes all its rows,
+// and a second kernel merges their states (attention_merge.cu). The definition is in attention_span.cuh.
 //
-// A span's keys and values are on their way to shared memory together before anything waits, so that a span costs one
-// trip to memory. Four groups of threads take rows g and, of items
-// with more than four rows, g + 4: one thread a token for the scores, one a pair of
-// dimensions for the output.
-#include "cuda/kernels/attention.cuh"
+// A block takes every n-th span, and keys of the next are on their way as soon as those of this one have been used, values
+// likewise: with a few blocks on a multiprocessor enough bytes are always on their way to use the memory's bandwidth. For
+// each tile of 8 rows the four warps share out the tokens for the scores and the dimensions for the output; the weights
+// change hands in shared memory.
+#include <algorithm>
+
+#include "cuda/kernels/attention_span.cuh"
 
 namespace kv::cuda {
 
 namespace {
 
-constexpr int kThreads = kAttentionThreads;
-constexpr int kRowGroups = 4;
-constexpr int kGroupThreads = kThreads / kRowGroups;
-static_assert(kGroupThreads == kSpanTokens);
-constexpr std::size_t kMaxStaged = 200 * 1024;
+// Weights (kGroups, 8 rows of each term, 128 tokens) behind the stage.
+constexpr int kWeightStride = 2 * kMatrixSpan + 16;
+template <int kDtype, int D>
+constexpr int kWeightBytes = SpanShape<kDtype, D>::kGroups * SpanShape<kDtype, D>::kTerms * kTileRows * kWeightStride;
 
-// Bytes from row to row of staged keys and values: 16 more than they take, so that neighbouring rows begin in other banks.
-__host__ __device__ inline int staged_stride(int head_dim, int value_bytes) { return head_dim * value_bytes + 16; }
-__host__ __device__ inline int padded_row(int head_dim) { return (head_dim + 3) / 4 * 4; }
-std::size_t fixed_bytes(int head_dim) {
-  return sizeof(float) * kFewRows * (static_cast<std::size_t>(padded_row(head_dim)) + kSpanTokens);
-}
-std::size_t staged_bytes(int head_dim, int value_bytes) {
-  return 2 * kSpanTokens * static_cast<std::size_t>(staged_stride(head_dim, value_bytes));
-}
+// Blocks of threads whose shared memory a multiprocessor holds.
+template <int kDtype, int D>
+constexpr int kResident = 228 * 1024 / (SpanShape<kDtype, D>::kBytes + kWeightBytes<kDtype, D> + 1536);
 
-__device__ inline void copy_async(void* to, const void* from) {
-  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
-}
-
-__device__ inline void copy_word_async(float* to, const float* from) {
-  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
-}
-
-// Eight values from shared or global memory, 16-byte aligned.
-template <typename Pool>
-__device__ inline void eight_values(const std::uint8_t* p, float* out) {
-  using Value = typename Pool::Type;
-  uint4 raw[sizeof(Value) / 2];
-#pragma unroll
-  for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = *reinterpret_cast<const uint4*>(p + 16 * i);
-  const Value* values = reinterpret_cast<const Value*>(raw);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) out[i] = Pool::to_float(values[i]);
-}
-
-// Two dimensions of a thread's rows over tokens low .. high - 1, four at a time; those beside them are unseen by all rows.
-// kWhole: every row sees them all.
-template <typename Pool, int kGroupRows, bool kStaged, bool kWhole>
-__device__ inline void add_values(float (*acc)[2], const float* weights, const std::uint8_t* values, std::int64_t stride,
-                                  bool second, int low, int high) {
-  using Value = typename Pool::Type;
-#pragma unroll(kWhole ? 4 : 1)
-  for (int i = low / 4 * 4; i < high; i += 4) {
-    float v[4][2];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const std::uint8_t* at = values + (i + j) * stride;
-      if constexpr (kStaged && sizeof(Value) == 2) {
-        const std::uint32_t raw = *reinterpret_cast<const std::uint32_t*>(at);
-        v[j][0] = Pool::to_float(static_cast<Value>(raw));
-        v[j][1] = Pool::to_float(static_cast<Value>(raw >> 16));
-      } else {
-        v[j][0] = Pool::to_float(reinterpret_cast<const Value*>(at)[0]);
-        v[j][1] = second ? Pool::to_float(reinterpret_cast<const Value*>(at)[1]) : 0.0f;
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kGroupRows; ++n) {
-      const float4 four = *reinterpret_cast<const float4*>(weights + n * kRowGroups * kSpanTokens + i);
-      const float p[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const float one = __fmaf_rn(p[j], v[j][0], acc[n][0]), other = __fmaf_rn(p[j], v[j][1], acc[n][1]);
-        acc[n][0] = kWhole || p[j] != kUnseen ? one : acc[n][0];
-        acc[n][1] = kWhole || p[j] != kUnseen ? other : acc[n][1];
-      }
-    }
-  }
-}
-
-// kStaged: rows are whole 16-byte pieces and pass through shared memory; else they are read where they lie.
-template <typename Pool, int kGroupRows, bool kStaged>
-__global__ void __launch_bounds__(kThreads) split_kernel(AttentionArgs args) {
-  using Value = typename Pool::Type;
-  extern __shared__ float4 aligned_memory[];
-  float* memory = reinterpret_cast<float*>(aligned_memory);
+template <int kDtype, int D>
+__global__ void __launch_bounds__(kSpanThreads, SpanShape<kDtype, D>::kQuantized ? 2 : 3) split_kernel(AttentionArgs args) {
+  using Shape = SpanShape<kDtype, D>;
+  extern __shared__ __align__(16) std::uint8_t memory[];
+  __shared__ float maxima[kSpanWarps][kTileRows], sums[kSpanWarps][kTileRows];
+  __shared__ float minimum_sums[Shape::kFourBits ? Shape::kGroups : 1][kSpanWarps][kTileRows];
   let_next_begin();
   const AttentionItem item = args.items[blockIdx.x];
-  const int D = args.head_dim, t = threadIdx.x, group = args.n_heads / args.n_kv_heads;
-  const int origin = static_cast<int>(blockIdx.y) * kSpanTokens;
-  // Tokens of the span any row sees: rows' positions ascend.
-  const int low = max(visible(args, item.low_position).begin - origin, 0);
-  const int high = min(visible(args, item.high_position).end - origin, kSpanTokens);
-  if (low >= high) return;
-  const auto range_of = [&](int r) {
-    return visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
+  const RowRange range = visible(args, item);
+  const int stop = (range.end + kMatrixSpan - 1) / kMatrixSpan, step = static_cast<int>(gridDim.y);
+  int span = range.begin / kMatrixSpan + static_cast<int>(blockIdx.y);
+  if (span >= stop) return;
+  const SpanStage<kDtype, D> stage{memory};
+  const auto block_id = [&](int of) { return of < stop ? block_of(args, item, of * kMatrixSpan) : 0; };
+  const auto fetch = [&](bool is_value, int of, std::int32_t id, int begin, int end) {
+    if (of >= stop) return;
+    const int origin = of * kMatrixSpan;
+    const std::uint8_t* from = find_record(args, item, id, origin, Shape::kRecord) + (is_value ? args.value_offset : 0);
+    stage.fetch(is_value, from, begin, end, max(range.begin - origin, 0), min(range.end - origin, kMatrixSpan));
   };
-
-  const int Dq = padded_row(D), row_bytes = D * static_cast<int>(sizeof(Value));
-  float* q = memory;                       // (kFewRows, Dq)
-  float* scores = q + kFewRows * Dq;       // (kFewRows, kSpanTokens)
-  const std::int32_t id =
-      args.block_tables[std::int64_t{item.sequence} * args.table_width + origin / kBlockTokens];
-  const std::uint8_t* keys = args.pool + id * args.block_bytes +
-                             (std::int64_t{item.kv_head} * kBlockTokens + origin % kBlockTokens) * row_bytes;
-  const std::uint8_t* values = keys + args.value_offset;
-  std::int64_t stride = row_bytes;
-  if constexpr (kStaged) {
-    stride = staged_stride(D, sizeof(Value));
-    std::uint8_t* staged = reinterpret_cast<std::uint8_t*>(scores + kFewRows * kSpanTokens);
-    const int pieces = row_bytes / 16;
-    const auto stage = [&](const std::uint8_t* from, std::uint8_t* to, int begin, int end) {
-      if (kThreads % pieces == 0) {
-        const int piece = t % pieces * 16;
-        for (int token = begin + t / pieces; token < end; token += kThreads / pieces) {
-          copy_async(to + token * stride + piece, from + token * row_bytes + piece);
-        }
-        return;
-      }
-      for (int at = begin * pieces + t; at < end * pieces; at += kThreads) {
-        copy_async(to + at / pieces * stride + at % pieces * 16, from + std::int64_t{at} * 16);
-      }
-    };
-    // What earlier steps wrote does not wait for this one's keys and values.
-    const int known = min(max(item.first_position - origin, low), high);
-    std::uint8_t* staged_values = staged + kSpanTokens * stride;
-    stage(keys, staged, low, known);
-    stage(values, staged_values, low, known);
-    wait_for_previous();
-    stage(keys, staged, known, high);
-    asm volatile("cp.async.commit_group;" ::: "memory");
-    stage(values, staged_values, known, high);
-    asm volatile("cp.async.commit_group;" ::: "memory");
-    keys = staged;
-    values = staged_values;
-  } else {
-    wait_for_previous();
-  }
-  for (int at = t; at < kFewRows * Dq; at += kThreads) {
-    const int r = at / Dq, d = at % Dq;
-    q[at] = r < item.n_rows && d < D ? args.q[output_row(args, item, r) * D + d] : 0.0f;
-  }
-  if constexpr (kStaged) asm volatile("cp.async.wait_group 1;" ::: "memory");
-  __syncthreads();
-
-  const int lane_in_group = t % kGroupThreads, g = t / kGroupThreads;
-  if (g < item.n_rows && lane_in_group >= low && lane_in_group < high) {
-    const std::uint8_t* key = keys + lane_in_group * stride;
-    float acc[kGroupRows] = {};
-    int d = 0;
-    if (kStaged) {
-#pragma unroll 4
-      for (; d < D; d += 8) {
-        float k[8];
-        eight_values<Pool>(key + d * sizeof(Value), k);
-#pragma unroll
-        for (int i = 0; i < kGroupRows; ++i) {
-          const float4* at = reinterpret_cast<const float4*>(q + (g + i * kRowGroups) * Dq + d);
-          const float4 a = at[0], b = at[1];
-          acc[i] = __fmaf_rn(a.x, k[0], acc[i]);
-          acc[i] = __fmaf_rn(a.y, k[1], acc[i]);
-          acc[i] = __fmaf_rn(a.z, k[2], acc[i]);
-          acc[i] = __fmaf_rn(a.w, k[3], acc[i]);
-          acc[i] = __fmaf_rn(b.x, k[4], acc[i]);
-          acc[i] = __fmaf_rn(b.y, k[5], acc[i]);
-          acc[i] = __fmaf_rn(b.z, k[6], acc[i]);
-          acc[i] = __fmaf_rn(b.w, k[7], acc[i]);
-        }
-      }
-    }
-    for (; d < D; ++d) {
-      const float k = Pool::to_float(reinterpret_cast<const Value*>(key)[d]);
-#pragma unroll
-      for (int i = 0; i < kGroupRows; ++i) acc[i] = __fmaf_rn(q[(g + i * kRowGroups) * Dq + d], k, acc[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < kGroupRows; ++i) {
-      float score = acc[i] * args.scale;
-      if (args.softcap > 0) score = soft_cap(score, args.softcap);
-      scores[(g + i * kRowGroups) * kSpanTokens + lane_in_group] = score;
-    }
-  }
-  __syncthreads();
-
-  float* state = args.states + (std::int64_t{blockIdx.x} * args.n_splits + blockIdx.y) * kFewRows * (D + 2);
-  const int lane = t % 32, r = t / 32;
-  static_assert(kThreads / 32 == kFewRows);
-  if (r < item.n_rows) {
-    const RowRange range = range_of(r);
-    const int begin = range.begin - origin, end = range.end - origin;
-    float* row = scores + r * kSpanTokens;
-    const bool sees[2] = {lane >= begin && lane < end, lane + 32 >= begin && lane + 32 < end};
-    const float score[2] = {sees[0] ? row[lane] : kLowest, sees[1] ? row[lane + 32] : kLowest};
-    const float most = warp_max(fmaxf(score[0], score[1]));
-    const float p[2] = {sees[0] ? exponential(score[0] - most) : 0.0f, sees[1] ? exponential(score[1] - most) : 0.0f};
-    row[lane] = sees[0] ? p[0] : kUnseen;
-    row[lane + 32] = sees[1] ? p[1] : kUnseen;
-    const float sum = warp_sum(p[0] + p[1]);
-    if (lane == 0) {
-      state[r * (D + 2)] = most;
-      state[r * (D + 2) + 1] = sum;
-    }
-  }
-  if constexpr (kStaged) asm volatile("cp.async.wait_group 0;" ::: "memory");
-  __syncthreads();
-
-  if (g >= item.n_rows) return;
-  // Every row sees every token of most spans: nothing to leave out there.
-  const bool whole = visible(args, item.high_position).begin <= origin &&
-                     visible(args, item.low_position).end >= origin + kSpanTokens;
-  for (int d = 2 * lane_in_group; d < D; d += 2 * kGroupThreads) {
-    const bool second = d + 1 < D;
-    float acc[kGroupRows][2] = {};
-    const float* weights = scores + g * kSpanTokens;
-    const std::uint8_t* from = values + d * static_cast<int>(sizeof(Value));
-    if (whole) {
-      add_values<Pool, kGroupRows, kStaged, true>(acc, weights, from, stride, second, 0, kSpanTokens);
-    } else {
-      add_values<Pool, kGroupRows, kStaged, false>(acc, weights, from, stride, second, low, high);
-    }
-#pragma unroll
-    for (int n = 0; n < kGroupRows; ++n) {
-      const int row = g + n * kRowGroups;
-      if (row >= item.n_rows) continue;
-      state[row * (D + 2) + 2 + d] = acc[n][0];
-      if (second) state[row * (D + 2) + 3 + d] = acc[n][1];
-    }
-  }
-}
-
-constexpr int kMergeThreads = 128;
-constexpr int kMergeAhead = 64;  // states of spans a thread has on their way at a time
-
-// Merges the spans of one row of one item, kMergeThreads at a time: their weights depend on maxima alone, which a scan
-// finds for all of them at once; then every thread goes through the spans for its dimension.
-__global__ void __launch_bounds__(kMergeThreads) merge_kernel(AttentionArgs args) {
-  __shared__ float weights[3][kMergeThreads];  // a, b, l
-  __shared__ float warp_most[kMergeThreads / 32];
-  __shared__ float states_ahead[kMergeAhead][kMergeThreads];
-  let_next_begin();
-  const AttentionItem item = args.items[blockIdx.x];
-  const int r = blockIdx.y, D = args.head_dim, t = threadIdx.x, lane = t % 32, warp = t / 32;
-  if (r >= item.n_rows) return;
-  const int group = args.n_heads / args.n_kv_heads;
-  const RowRange range = visible(args, args.positions[item.first_token + (item.first_row + r) / group]);
+  // What earlier steps wrote does not wait for this one's keys and values.
+  const int known = min(max(item.first_position - span * kMatrixSpan, 0), kMatrixSpan);
+  const std::int32_t first_id = block_id(span);
+  fetch(false, span, first_id, 0, known);
+  if (known == kMatrixSpan) commit_copies();
+  fetch(true, span, first_id, 0, known);
   wait_for_previous();
-  const int begin = range.begin / kSpanTokens, end = (range.end + kSpanTokens - 1) / kSpanTokens;
-  const int stride = kFewRows * (D + 2);
-  const float* states = args.states + (std::int64_t{blockIdx.x} * args.n_splits * kFewRows + r) * (D + 2);
-  constexpr int kDims = 4;  // head_dim up to 512
-  float o[kDims] = {}, l = 0.0f, m = kLowest;
-  for (int done = begin; done < end; done += kMergeThreads) {
-    const int count = min(kMergeThreads, end - done);
-    const float own = t < count ? states[std::int64_t{done + t} * stride] : kLowest;
-    const float own_l = t < count ? states[std::int64_t{done + t} * stride + 1] : 0.0f;
-    float upto = own;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const float other = __shfl_up_sync(0xffffffffu, upto, step);
-      if (lane >= step) upto = fmaxf(upto, other);
-    }
-    __syncthreads();
-    if (lane == 31) warp_most[warp] = upto;
-    __syncthreads();
-    float before = m;
-    for (int i = 0; i < warp; ++i) before = fmaxf(before, warp_most[i]);
-    const float neighbour = __shfl_up_sync(0xffffffffu, upto, 1);
-    const float previous = lane == 0 ? before : fmaxf(before, neighbour), most = fmaxf(before, upto);
-    weights[0][t] = exponential(previous - most);
-    weights[1][t] = exponential(own - most);
-    weights[2][t] = own_l;
-    for (int i = 0; i < kMergeThreads / 32; ++i) m = fmaxf(m, warp_most[i]);
-    __syncthreads();
-    for (int i = 0; i < count; ++i) l = __fmaf_rn(l, weights[0][i], weights[2][i] * weights[1][i]);
-#pragma unroll
-    for (int j = 0; j < kDims; ++j) {
-      const int d = t + j * kMergeThreads;
-      if (d >= D) continue;
-      const float* from = states + std::int64_t{done} * stride + 2 + d;
-      // A thread's own column: nobody else reads it.
-      for (int i = 0; i < count; i += kMergeAhead) {
-        const int ahead = min(kMergeAhead, count - i);
-#pragma unroll 8
-        for (int n = 0; n < ahead; ++n) copy_word_async(&states_ahead[n][t], from + (i + n) * stride);
-        asm volatile("cp.async.commit_group;\n\tcp.async.wait_group 0;" ::: "memory");
-#pragma unroll 4
-        for (int n = 0; n < ahead; ++n) {
-          o[j] = __fmaf_rn(o[j], weights[0][i + n], states_ahead[n][t] * weights[1][i + n]);
+  if (known < kMatrixSpan) {
+    fetch(false, span, first_id, known, kMatrixSpan);
+    commit_copies();
+    fetch(true, span, first_id, known, kMatrixSpan);
+  }
+  commit_copies();
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row_in_tile = lane / 4;
+  constexpr int kWarpDims = D / kSpanWarps, kTermBytes = kTileRows * kWeightStride;
+  std::uint8_t* const weights = memory + Shape::kBytes;
+  QueryTile<kDtype, D> q;
+  const auto query_row = [&](int r) { return r < item.n_rows ? args.q + output_row(args, item, r) * D : nullptr; };
+  typename QueryTile<kDtype, D>::Values next_query;
+  next_query.load(query_row(row_in_tile));
+  RowRange seen_range{};
+  bool has_query = false;
+  for (; span < stop; span += step) {
+    const int origin = span * kMatrixSpan;
+    const std::int32_t next_id = block_id(span + step);  // known by the time it is needed
+    for (int tile = 0; tile < item.n_rows; tile += kTileRows) {
+      const bool is_first = tile == 0, is_last = tile + kTileRows >= item.n_rows;
+      const int r = tile + row_in_tile;
+      const bool is_row = r < item.n_rows;
+      // A single tile keeps its queries; those of the next of several are on their way during the output.
+      if (!has_query) {
+        q.take(next_query, args.scale);
+        seen_range = is_row ? visible_row(args, item, r) : RowRange{0, 0};
+      }
+      has_query = item.n_rows <= kTileRows;
+      const int begin = seen_range.begin - origin, end = seen_range.end - origin;
+      if (is_first) {
+        if constexpr (Shape::kQuantized) {
+          wait_for_copies<0>();
+          __syncthreads();
+          stage.widen();
+        } else {
+          wait_for_copies<1>();
+          __syncthreads();
         }
       }
-    }
-  }
-  float a = 1.0f;
-  if (args.sinks != nullptr) {
-    float most, b;
-    merge_weights(m, args.sinks[item.kv_head * group + (item.first_row + r) % group], most, a, b);
-    l = __fmaf_rn(l, a, 1.0f * b);
-    for (int j = 0; j < kDims; ++j) o[j] = __fmaf_rn(o[j], a, 0.0f * b);
-  }
+
+      float p[2][4], most = kLowest;
+      bool seen[2][4];
 #pragma unroll
-  for (int j = 0; j < kDims; ++j) {
-    const int d = t + j * kMergeThreads;
-    if (d < D) write_output(args, item, r, d, o[j] / l);
+      for (int h = 0; h < 2; ++h) {
+        q.scores(args, stage, warp * kPart + 16 * h, p[h]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int token = warp * kPart + 16 * h + 8 * (i / 2) + lane % 4 * 2 + i % 2;
+          seen[h][i] = token >= begin && token < end;
+          most = seen[h][i] ? fmaxf(most, p[h][i]) : most;
+        }
+      }
+      most = quad_max(most);
+      if (lane % 4 == 0) maxima[warp][row_in_tile] = most;
+      __syncthreads();
+      if (is_last && !Shape::kQuantized) {
+        fetch(false, span + step, next_id, 0, kMatrixSpan);
+        commit_copies();
+      }
+#pragma unroll
+      for (int w = 0; w < kSpanWarps; ++w) most = fmaxf(most, maxima[w][row_in_tile]);
+      float sum = 0.0f;
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          p[h][i] = seen[h][i] ? weight_of(p[h][i] - most) : 0.0f;
+          sum = sum + p[h][i];
+        }
+      }
+      sum = quad_sum(sum);
+      if (lane % 4 == 0) sums[warp][row_in_tile] = sum;
+#pragma unroll
+      for (int g = 0; g < Shape::kGroups; ++g) {
+        float minimum_sum = 0.0f;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          float w[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int token = warp * kPart + 16 * h + 8 * (i / 2) + lane % 4 * 2 + i % 2;
+            w[i] = value_weight(stage, g, token, p[h][i], seen[h][i]);
+            if constexpr (Shape::kFourBits) {
+              minimum_sum = minimum_sum + (seen[h][i] ? p[h][i] * stage.minima(true, g)[token] : 0.0f);
+            }
+          }
+#pragma unroll
+          for (int n = 0; n < 2; ++n) {
+            Terms<kDtype> two;
+            two.split(w[2 * n], w[2 * n + 1]);
+#pragma unroll
+            for (int term = 0; term < Shape::kTerms; ++term) {
+              std::uint8_t* to = weights + (g * Shape::kTerms + term) * kTermBytes + row_in_tile * kWeightStride;
+              *reinterpret_cast<std::uint32_t*>(to + 2 * (warp * kPart + 16 * h + 8 * n + lane % 4 * 2)) = two.term[term];
+            }
+          }
+        }
+        if constexpr (Shape::kFourBits) {
+          minimum_sum = quad_sum(minimum_sum);
+          if (lane % 4 == 0) minimum_sums[g][warp][row_in_tile] = minimum_sum;
+        }
+      }
+      if (is_first && !Shape::kQuantized) {
+        if (is_last) {
+          wait_for_copies<1>();  // but for the next span's keys
+        } else {
+          wait_for_copies<0>();
+        }
+      }
+      __syncthreads();
+
+      if (!has_query) next_query.load(query_row((is_last ? 0 : tile + kTileRows) + row_in_tile));
+      const int group = warp * kWarpDims / (D / Shape::kGroups);
+      float c[kWarpDims / 8][4] = {};
+      const std::uint32_t a_at = shared_address(weights) + group * Shape::kTerms * kTermBytes + lane % 16 * kWeightStride +
+                                 lane / 16 * 16;
+      const std::uint32_t b_at = stage.values() + lane % 16 * Shape::kStride + lane / 16 * 16 + 2 * warp * kWarpDims;
+#pragma unroll
+      for (int k = 0; k < kMatrixSpan / 16; ++k) {
+        std::uint32_t a[4];
+        load_matrices(a, a_at + 32 * k);
+        Terms<kDtype> first, second;
+        first.term[0] = a[0];
+        first.term[1] = a[1];
+        second.term[0] = a[2];
+        second.term[1] = a[3];
+        if constexpr (Shape::kTerms == 3) {
+          std::uint32_t last[2];
+          load_two_matrices(last, shared_address(weights) + (group * Shape::kTerms + 2) * kTermBytes +
+                                      lane % 8 * kWeightStride + lane / 8 % 2 * 16 + 32 * k);
+          first.term[2] = last[0];
+          second.term[2] = last[1];
+        }
+#pragma unroll
+        for (int n = 0; n < kWarpDims / 16; ++n) {
+          std::uint32_t b[4];
+          load_transposed(b, b_at + 16 * k * Shape::kStride + 32 * n);
+          multiply_terms(c[2 * n], first, second, b[0], b[1]);
+          multiply_terms(c[2 * n + 1], first, second, b[2], b[3]);
+        }
+      }
+      float* state = is_row ? state_of(args, item, span, r) : nullptr;
+      if (is_row && warp == 0 && lane % 4 == 0) {
+        float l = sums[0][row_in_tile];
+#pragma unroll
+        for (int w = 1; w < kSpanWarps; ++w) l = l + sums[w][row_in_tile];
+        *reinterpret_cast<float2*>(state) = {most, l};
+      }
+      float offset = 0.0f;
+      if constexpr (Shape::kFourBits) {
+        offset = minimum_sums[group][0][row_in_tile];
+#pragma unroll
+        for (int w = 1; w < kSpanWarps; ++w) offset = offset + minimum_sums[group][w][row_in_tile];
+      }
+#pragma unroll
+      for (int n = 0; n < kWarpDims / 8; ++n) {
+        float2 two = joined<kDtype>(c[n]);
+        if constexpr (Shape::kFourBits) two = {two.x + offset, two.y + offset};
+        if (is_row) *reinterpret_cast<float2*>(state + 4 + warp * kWarpDims + 8 * n + lane % 4 * 2) = two;
+      }
+    }
+    __syncthreads();
+    if constexpr (Shape::kQuantized) {
+      fetch(false, span + step, next_id, 0, kMatrixSpan);
+    }
+    fetch(true, span + step, next_id, 0, kMatrixSpan);
+    commit_copies();
   }
-}
-
-template <typename Pool, int kGroupRows>
-void launch_rows(const AttentionArgs& args, cudaStream_t stream) {
-  constexpr int kValueBytes = sizeof(typename Pool::Type);
-  const std::size_t staged = fixed_bytes(args.head_dim) + staged_bytes(args.head_dim, kValueBytes);
-  const bool stages = args.head_dim % 8 == 0 && staged <= kMaxStaged;
-  const auto kernel = stages ? split_kernel<Pool, kGroupRows, true> : split_kernel<Pool, kGroupRows, false>;
-  const std::size_t bytes = stages ? staged : fixed_bytes(args.head_dim);
-  allow_shared(kernel, bytes);
-  const auto items = static_cast<unsigned>(args.n_items);
-  launch_after("attention", kernel, dim3(items, static_cast<unsigned>(args.n_splits)), kThreads, bytes, stream, args);
-  launch_after("attention merge", merge_kernel, dim3(items, kFewRows), kMergeThreads, 0, stream, args);
-}
-
-template <typename Pool>
-void launch(const AttentionArgs& args, cudaStream_t stream) {
-  if (args.rows_per_item <= kRowGroups) return launch_rows<Pool, 1>(args, stream);
-  launch_rows<Pool, kFewRows / kRowGroups>(args, stream);
 }
 
 }  // namespace
 
-void split_attention(const AttentionArgs& args, cudaStream_t stream) {
-  if (args.dtype == KV_F16) return launch<PoolValue<KV_F16>>(args, stream);
-  if (args.dtype == KV_BF16) return launch<PoolValue<KV_BF16>>(args, stream);
-  launch<PoolValue<KV_F32>>(args, stream);
+void split_span_attention(const AttentionArgs& args, cudaStream_t stream) {
+  with_span_shape(args, [&]<int kDtype, int D>() {
+    constexpr std::size_t kBytes = SpanShape<kDtype, D>::kBytes + kWeightBytes<kDtype, D>;
+    allow_shared(split_kernel<kDtype, D>, kBytes);
+    // As many blocks of threads as the device holds at a time; of many tiles more, so that the last to end ends sooner.
+    int multiprocessors = 0;
+    check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0), "count multiprocessors");
+    const int blocks = multiprocessors * kResident<kDtype, D> * (args.rows_per_item > kTileRows ? 3 : 1);
+    const int shares = std::clamp(blocks / args.n_items, 1, args.n_splits);
+    launch_after("attention", split_kernel<kDtype, D>,
+                 dim3(static_cast<unsigned>(args.n_items), static_cast<unsigned>(shares)), kSpanThreads, kBytes, stream,
+                 args);
+  });
 }
 
 }  // namespace kv::cuda

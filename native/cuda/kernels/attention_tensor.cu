@@ -1,11 +1,12 @@
 // attention_tensor: prefill attention of the fast mode on the matrix units. A block of threads walks an item's context in
 // ascending tiles of 64 tokens with a running maximum; four warps take 32 query rows each. Q and the softmax's weights are
-// rounded to the pool's 16-bit type, sums are float32. Its own definition: not the bits of attention.cu.
+// rounded to the pool's 16-bit type, sums are float32. Its own definition: not the bits of the strict kernels.
 //
 // Shared memory: Q (128, D), and two stages of K and V (64, D) on their way while the tile before is worked on. Rows are
 // swizzled in 16-byte chunks (chunk ^ row mod 8), so that ldmatrix meets no bank twice.
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/half.cuh"
+#include "cuda/kernels/matrix_units.cuh"
 
 namespace kv::cuda {
 
@@ -15,39 +16,12 @@ constexpr int kThreads = 128;
 constexpr int kTile = 64;   // tokens of the context
 constexpr int kWarpRows = 32;
 constexpr float kLog2e = 1.4426950408889634f;
-static_assert(kTile == kSpanTokens && kBlockTokens % kTile == 0 && kTensorRows == kThreads / 32 * kWarpRows);
-
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
+static_assert(kBlockTokens % kTile == 0 && kTensorRows == kThreads / 32 * kWarpRows);
 
 // Byte offset of 16-byte chunk `chunk` of a row.
 template <int D>
 __device__ inline std::uint32_t chunk_at(int row, int chunk) {
   return static_cast<std::uint32_t>(row * D * 2 + ((chunk ^ (row & 7)) * 16));
-}
-
-__device__ inline void load_matrices(std::uint32_t* r, std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
-}
-__device__ inline void load_transposed(std::uint32_t* r, std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
-}
-
-// d (16 x 8) += a (16 x 16) * b (16 x 8).
-template <bool kBf16>
-__device__ inline void multiply_add(float* d, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1) {
-  if constexpr (kBf16) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
 }
 
 __device__ inline float exp2_fast(float x) {
@@ -56,60 +30,37 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
-// Two of the softmax's weights, 0 to 1.
-template <bool kBf16>
-__device__ inline std::uint32_t pack_weights(float first, float second) {
-  std::uint32_t packed;
-  if constexpr (kBf16) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
-  }
-  return packed;
-}
-
-// One 16-byte chunk on its way; zeros where `valid` is false, since a slot nobody wrote may hold anything.
-__device__ inline void copy_chunk(std::uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
-}
-
 // K and V of tile `tile` into a stage. end: tokens behind it were not written.
-template <typename Pool, int D>
+template <int D>
 __device__ inline void fetch_tile(const AttentionArgs& args, const AttentionItem& item, int tile, int end,
                                   std::uint32_t keys, std::uint32_t values) {
   constexpr int kChunks = D / 8;
-  const BlockPointers<Pool> at = find_block<Pool>(args, item, tile * kTile / kBlockTokens);
-  const std::int64_t first = std::int64_t{tile * kTile % kBlockTokens} * D;
+  const std::uint8_t* first = find_record(args, item, block_of(args, item, tile * kTile), tile * kTile, 2 * D);
 #pragma unroll
   for (int i = 0; i < kTile * kChunks / kThreads; ++i) {
     const int n = i * kThreads + threadIdx.x, row = n / kChunks, chunk = n % kChunks;
     const bool valid = tile * kTile + row < end;
-    const std::int64_t from = first + row * D + chunk * 8;
-    copy_chunk(keys + chunk_at<D>(row, chunk), at.keys + from, valid);
-    copy_chunk(values + chunk_at<D>(row, chunk), at.values + from, valid);
+    const std::uint8_t* from = first + row * 2 * D + chunk * 16;
+    copy_async(keys + chunk_at<D>(row, chunk), from, valid);
+    copy_async(values + chunk_at<D>(row, chunk), from + args.value_offset, valid);
   }
-  asm volatile("cp.async.commit_group;" ::: "memory");
+  commit_copies();
 }
 
 template <int kDtype, int D, bool kCapped>
 __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args) {
-  using Pool = PoolValue<kDtype>;
   constexpr bool kBf16 = kDtype == KV_BF16;
   constexpr int kKeySteps = D / 16, kTileBytes = kTile * D * 2;
   extern __shared__ __align__(128) std::uint8_t memory[];
   __shared__ int begins[kTensorRows], ends[kTensorRows];
   follow_previous();
   const AttentionItem item = args.items[blockIdx.x];
-  const int group = args.n_heads / args.n_kv_heads, first_token = args.cu_seqlens[item.sequence];
   const std::uint32_t q_at = shared_address(memory), stages = q_at + kTensorRows * D * 2;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
-  // Positions ascend with rows: the last row ends last, the first begins first.
-  const int first_position = args.positions[first_token + item.first_row / group];
-  const int last_position = args.positions[first_token + (item.first_row + item.n_rows - 1) / group];
-  const int begin = visible(args, first_position).begin, end = visible(args, last_position).end;
+  const auto [begin, end] = visible(args, item);
   const int first_tile = begin / kTile, n_tiles = (end + kTile - 1) / kTile;
-  fetch_tile<Pool, D>(args, item, first_tile, end, stages, stages + kTileBytes);
+  fetch_tile<D>(args, item, first_tile, end, stages, stages + kTileBytes);
 
   for (int n = threadIdx.x; n < kTensorRows * D / 8; n += kThreads) {
     const int r = n / (D / 8), chunk = n % (D / 8);
@@ -124,7 +75,7 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
   }
   for (int r = threadIdx.x; r < kTensorRows; r += kThreads) {
     const int row = min(r, item.n_rows - 1);
-    const RowRange range = visible(args, args.positions[first_token + (item.first_row + row) / group]);
+    const RowRange range = visible_row(args, item, row);
     begins[r] = range.begin;
     ends[r] = range.end;
   }
@@ -142,10 +93,10 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
     const std::uint32_t stage = stages + ((tile - first_tile) % 2) * 2 * kTileBytes;
     if (tile + 1 < n_tiles) {
       const std::uint32_t next = stages + ((tile + 1 - first_tile) % 2) * 2 * kTileBytes;
-      fetch_tile<Pool, D>(args, item, tile + 1, end, next, next + kTileBytes);
-      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      fetch_tile<D>(args, item, tile + 1, end, next, next + kTileBytes);
+      wait_for_copies<1>();
     } else {
-      asm volatile("cp.async.wait_group 0;" ::: "memory");
+      wait_for_copies<0>();
     }
     __syncthreads();
 
@@ -226,10 +177,10 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
       std::uint32_t p[2][4];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        p[m][0] = pack_weights<kBf16>(s[m][2 * k][0], s[m][2 * k][1]);
-        p[m][1] = pack_weights<kBf16>(s[m][2 * k][2], s[m][2 * k][3]);
-        p[m][2] = pack_weights<kBf16>(s[m][2 * k + 1][0], s[m][2 * k + 1][1]);
-        p[m][3] = pack_weights<kBf16>(s[m][2 * k + 1][2], s[m][2 * k + 1][3]);
+        p[m][0] = pack_rounded<kBf16>(s[m][2 * k][0], s[m][2 * k][1]);
+        p[m][1] = pack_rounded<kBf16>(s[m][2 * k][2], s[m][2 * k][3]);
+        p[m][2] = pack_rounded<kBf16>(s[m][2 * k + 1][0], s[m][2 * k + 1][1]);
+        p[m][3] = pack_rounded<kBf16>(s[m][2 * k + 1][2], s[m][2 * k + 1][3]);
       }
 #pragma unroll
       for (int n = 0; n < D / 16; ++n) {
@@ -256,7 +207,7 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
       if (r >= item.n_rows) continue;
       float keep = 1.0f;
       if (args.sinks != nullptr) {
-        const float sink = args.sinks[item.kv_head * group + (item.first_row + r) % group] * kLog2e;
+        const float sink = args.sinks[query_head(args, item, r)] * kLog2e;
         const float held = most[m][h] * to_log2, now = fmaxf(held, sink);
         keep = exp2_fast(held - now);
         sum = __fmaf_rn(sum, keep, exp2_fast(sink - now));

@@ -10,7 +10,7 @@ namespace {
 __global__ void copy_kernel(CopyBlocksArgs args) {
   const int i = blockIdx.z, head = blockIdx.y;
   if (args.sources[i] == args.destinations[i]) return;
-  const std::int64_t row = std::int64_t{args.head_dim} * args.value_bytes;
+  const std::int64_t row = args.record_bytes;
   const std::int64_t halves = row * args.n_tokens[i] / 2;
   const std::int64_t offset = std::int64_t{head} * kBlockTokens * row;
   const std::uint16_t* from =

@@ -1,11 +1,13 @@
 // heads: bias, norm and rotation of each query and key head, and the write of K and V into the paged pool, rounded half to
-// even. One block a head of one token, or, where heads are rotated whole and have no norm, a thread for two runs of four
-// dimensions that rotate together: the same arithmetic, fewer threads. Pool layout of a layer in a block: K (Hkv, Bk, D), then V (Hkv, Bk, D), which is also the
-// canonical payload's order.
+// even or quantized (kv_store.cuh). One block a head of one token, or, where heads are rotated whole, have no norm and go to
+// a float pool, a thread for two runs of four dimensions that rotate together: the same arithmetic, fewer threads. Pool
+// layout of a layer in a block: K (Hkv, Bk) records, then V, which is also the canonical payload's order.
 #include "cuda/kernels/arithmetic.cuh"
 #include "cuda/kernels/kernels.h"
+#include "cuda/kernels/kv_store.cuh"
 #include "cuda/kernels/launch.h"
 #include "host/block_tokens.h"
+#include "host/kv_format.h"
 
 namespace kv::cuda {
 
@@ -24,8 +26,7 @@ __global__ void rope_kernel(RopeTableArgs args) {
 }
 
 template <int kDtype>
-__global__ void __launch_bounds__(kThreads) heads_kernel(HeadsArgs args) {
-  using Pool = PoolValue<kDtype>;
+__global__ void __launch_bounds__(kThreads) heads_kernel(HeadsArgs args, KvRotation pool_rotation, int record_bytes) {
   __shared__ float head[kMaxHeadDim];
   __shared__ float shared[32];
   follow_previous();
@@ -62,16 +63,21 @@ __global__ void __launch_bounds__(kThreads) heads_kernel(HeadsArgs args) {
     }
     __syncthreads();
   }
+  if constexpr (kDtype == KV_Q8 || kDtype == KV_Q4) {
+    if (!is_value) {
+      rotate_shared<kThreads, kMaxHeadDim / kThreads>(head, D, static_cast<int>(pool_rotation.block),
+                                                      is_query ? pool_rotation.query_factor : pool_rotation.key_factor);
+    }
+  }
   if (is_query) {
     for (int d = threadIdx.x; d < D; d += kThreads) args.q[at + d] = head[d];
     return;
   }
   const std::int32_t slot = args.slots[token];
   if (slot < 0) return;
-  typename Pool::Type* to = reinterpret_cast<typename Pool::Type*>(
-      args.pool + (slot / kBlockTokens) * args.block_bytes + (is_value ? args.value_offset : 0));
-  to += (std::int64_t{index} * kBlockTokens + slot % kBlockTokens) * D;
-  for (int d = threadIdx.x; d < D; d += kThreads) to[d] = Pool::from_float(head[d]);
+  store_record<kDtype, kThreads>(head, D,
+                                 args.pool + (slot / kBlockTokens) * args.block_bytes + (is_value ? args.value_offset : 0) +
+                                     (std::int64_t{index} * kBlockTokens + slot % kBlockTokens) * record_bytes);
 }
 
 // Four values of the pool in one store.
@@ -161,8 +167,11 @@ void rope_tables(const RopeTableArgs& args, cudaStream_t stream) {
 }
 
 void position_heads(const HeadsArgs& args, cudaStream_t stream) {
+  const auto dtype = static_cast<kv_dtype>(args.dtype);
+  const auto head_dim = static_cast<std::uint32_t>(args.head_dim);
   const bool rotates_whole = args.cosines == nullptr || args.rotary_dim == args.head_dim;
-  if (args.head_dim % 8 == 0 && rotates_whole && args.q_norm == nullptr && args.k_norm == nullptr) {
+  const bool is_plain = args.q_norm == nullptr && args.k_norm == nullptr && !is_quantized_kv(dtype);
+  if (args.head_dim % 8 == 0 && rotates_whole && is_plain) {
     const std::int64_t threads =
         std::int64_t{args.tokens} * (args.n_heads + 2 * args.n_kv_heads) * (args.head_dim / 8);
     const auto kernel = args.dtype == KV_F16    ? whole_heads_kernel<KV_F16>
@@ -173,8 +182,11 @@ void position_heads(const HeadsArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(args.tokens), static_cast<unsigned>(args.n_heads + 2 * args.n_kv_heads));
   const auto kernel = args.dtype == KV_F16    ? heads_kernel<KV_F16>
                       : args.dtype == KV_BF16 ? heads_kernel<KV_BF16>
+                      : args.dtype == KV_Q8   ? heads_kernel<KV_Q8>
+                      : args.dtype == KV_Q4   ? heads_kernel<KV_Q4>
                                               : heads_kernel<KV_F32>;
-  launch_after("heads", kernel, grid, kThreads, 0, stream, args);
+  launch_after("heads", kernel, grid, kThreads, 0, stream, args, kv_rotation(dtype, head_dim),
+               static_cast<int>(kv_record_bytes(dtype, head_dim)));
 }
 
 }  // namespace kv::cuda

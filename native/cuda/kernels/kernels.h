@@ -143,7 +143,7 @@ struct HeadsArgs {
 };
 void position_heads(const HeadsArgs& args, cudaStream_t stream);
 
-// ------------------------------------------------------------------------------------------------ attention.cu
+// ------------------------------------------------------------------------------------------------ attention_*.cu
 
 // Rows of one KV head: row r is query token first_token + (first_row + r) / group, head kv_head * group + (..) % group.
 struct AttentionItem {
@@ -154,11 +154,20 @@ struct AttentionItem {
   std::int32_t first_token;     // of the sequence in the step
   std::int32_t first_position;  // of that token: what lies before it in the pool is from earlier steps
   std::int32_t low_position, high_position;  // of the tokens of the item's first and last row
+  std::int32_t state_rows;  // split: rows of the items before it, whose states lie before its own
 };
-inline constexpr int kFewRows = 8;    // of an item when spans are split over the device
-inline constexpr int kManyRows = 32;  // of an item that walks its blocks itself, D <= kManyRowsHeadDim
-inline constexpr int kManyRowsHeadDim = 128;
-inline constexpr int kSpanTokens = 64;  // the context is cut at multiples of this
+
+// How attention is cut: the context at multiples of span_tokens; a sequence's rows of one KV head into items, of split_rows
+// where an item's spans are shared out over the device, of walk_rows where an item walks its spans itself.
+struct AttentionTiles {
+  std::int32_t span_tokens, split_rows, walk_rows;
+};
+AttentionTiles attention_tiles(std::int32_t head_dim, std::int32_t dtype);
+inline constexpr std::int32_t kMatrixSpan = 128, kSplitRows = 64, kWalkRows = 32;  // on matrix units
+inline constexpr std::int32_t kRowSpan = 64, kRowItemRows = 8;                     // in float32
+bool attention_on_matrix_units(std::int32_t head_dim, std::int32_t dtype);
+// Of one row over one span: whole pieces of 16 bytes.
+__host__ __device__ constexpr std::int32_t state_floats(std::int32_t head_dim) { return (head_dim + 3) / 4 * 4 + 4; }
 
 struct AttentionArgs {
   const float* q;       // (T, Hq*D)
@@ -170,10 +179,9 @@ struct AttentionArgs {
   std::int64_t block_bytes, value_offset;
   const AttentionItem* items;
   const std::int32_t* positions;     // (T)
-  const std::int32_t* cu_seqlens;    // (S+1)
   const std::int32_t* block_tables;  // (S, table_width)
-  float* states;                     // split: (n_items, n_splits, kFewRows, D + 2)
-  std::int32_t table_width, n_items, n_splits;  // n_splits: spans of the widest context; 0: an item walks its blocks
+  float* states;                     // split: of each item in turn (n_splits, n_rows, state_floats(D))
+  std::int32_t table_width, n_items, n_splits;  // n_splits: spans of the widest context; 0: an item walks its spans
   std::int32_t rows_per_item;  // at most
   std::int32_t n_heads, n_kv_heads, head_dim, window, dtype;
   float scale, softcap;
@@ -246,14 +254,14 @@ void add_biases(float* biases, const std::int32_t* entries, std::int32_t n, cuda
 
 // ------------------------------------------------------------------------------------------------ blocks.cu
 
-// Copies the first n_tokens[i] slots of sources[i] to destinations[i] in one component: heads * D values a token.
+// Copies the first n_tokens[i] slots of sources[i] to destinations[i] in one component: a record of each head a token.
 struct CopyBlocksArgs {
   std::uint8_t* component;  // of block 0
   std::int64_t block_bytes; // of the pool
   const std::int32_t* sources;
   const std::int32_t* destinations;
   const std::int32_t* n_tokens;
-  std::int32_t count, n_heads, head_dim, value_bytes;
+  std::int32_t count, n_heads, record_bytes;
 };
 void copy_blocks(const CopyBlocksArgs& args, cudaStream_t stream);
 

@@ -120,7 +120,6 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   args.block_bytes = block_bytes;
   args.value_offset = pool_.value_offset(index);
   args.positions = input<std::int32_t>(plan.positions);
-  args.cu_seqlens = input<std::int32_t>(plan.cu_seqlens);
   args.block_tables = input<std::int32_t>(plan.tables[shape.group]);
   args.states = space_.states.data();
   args.table_width = static_cast<std::int32_t>(plan.table_width[shape.group]);
@@ -134,7 +133,7 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   if (plan.n_split_items[g] != 0) {
     args.items = input<AttentionItem>(plan.split_items[g]);
     args.n_items = static_cast<std::int32_t>(plan.n_split_items[g]);
-    args.n_splits = static_cast<std::int32_t>(plan.n_splits);
+    args.n_splits = static_cast<std::int32_t>(plan.n_splits[g]);
     args.rows_per_item = static_cast<std::int32_t>(plan.split_rows[g]);
     kv::cuda::attention(args, stream);
   }

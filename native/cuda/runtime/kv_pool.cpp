@@ -2,6 +2,7 @@
 
 #include "common/checks.h"
 #include "host/block_tokens.h"
+#include "host/kv_format.h"
 
 namespace kv::cuda {
 
@@ -10,8 +11,8 @@ KvPool::KvPool(DeviceLedger& ledger, const DeviceModel& model, const std::uint32
   for (const DeviceLayer& layer : model.layers()) {
     const kv_layer& shape = layer.shape;
     Group& group = groups_[shape.group];
-    const std::uint64_t half = std::uint64_t{shape.n_kv_heads} * shape.head_dim * kBlockTokens *
-                               static_cast<std::uint64_t>(value_bytes());
+    const std::uint64_t half =
+        std::uint64_t{shape.n_kv_heads} * kBlockTokens * kv_record_bytes(dtype, shape.head_dim);
     layers_.push_back({shape.group, group.block_bytes, half});
     group.block_bytes += 2 * half;
   }
@@ -31,8 +32,8 @@ void KvPool::copy(const DeviceModel& model, std::uint32_t group, const std::int3
     for (int half = 0; half < 2; ++half) {
       copy_blocks({layer(index) + (half == 0 ? 0 : value_offset(index)),
                    static_cast<std::int64_t>(groups_[group].block_bytes), sources, destinations, n_tokens, count,
-                   static_cast<std::int32_t>(shape.n_kv_heads), static_cast<std::int32_t>(shape.head_dim),
-                   value_bytes()},
+                   static_cast<std::int32_t>(shape.n_kv_heads),
+                   static_cast<std::int32_t>(kv_record_bytes(dtype_, shape.head_dim))},
                   stream);
     }
   }

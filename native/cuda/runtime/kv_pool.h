@@ -1,5 +1,6 @@
 // KvPool: the paged key/value memory of one runner. A block of a group is contiguous and lies as its canonical payload:
-// for each layer in order K then V, each (Hkv, Bk, D). So a block crosses to the host and back in one copy.
+// for each layer in order K then V, each (Hkv, Bk) records (host/kv_format.h). So a block crosses to the host and back in
+// one copy.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,6 @@ class KvPool {
   KvPool(DeviceLedger& ledger, const DeviceModel& model, const std::uint32_t* n_blocks, kv_dtype dtype);
 
   kv_dtype dtype() const { return dtype_; }
-  std::int32_t value_bytes() const { return dtype_ == KV_F32 ? 4 : 2; }
   std::uint64_t payload_bytes(std::uint32_t group) const { return groups_[group].block_bytes; }
   std::uint8_t* block(std::uint32_t group, std::int32_t id) const {
     return groups_[group].memory.data() + static_cast<std::uint64_t>(id) * groups_[group].block_bytes;

@@ -79,8 +79,8 @@ Runner::~Runner() {
 }
 
 const char* Runner::numerics_id() const {
-  if (mode_ == KV_ACTIVATIONS_FAST) return "cuda-1/fast";
-  return mode_ == KV_ACTIVATIONS_FLOAT ? "cuda-1/float-activations" : "cuda-1/int8-activations";
+  if (mode_ == KV_ACTIVATIONS_FAST) return "cuda-2/fast";
+  return mode_ == KV_ACTIVATIONS_FLOAT ? "cuda-2/float-activations" : "cuda-2/int8-activations";
 }
 
 kv_memory Runner::memory() const {

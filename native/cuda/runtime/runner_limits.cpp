@@ -17,7 +17,7 @@ constexpr std::uint32_t kMaxGridTokens = 65535;
 
 DeviceInfo checked_device(const kv_model* model, const kv_runner_options* options) {
   check_model(model);
-  check_options(*model, options);
+  check_options(*model, options, true);
   if (options->max_batch_tokens > kMaxGridTokens) {
     fail(KV_OUT_OF_MEMORY, "max_batch_tokens: a step of more than %u tokens fits no device of this backend, found %u; "
          "lower it", kMaxGridTokens, options->max_batch_tokens);
@@ -58,7 +58,7 @@ PlanLimits limits_of(const kv_model& model, const DeviceModel& loaded, const kv_
     batch.n_blocks[group] = options.n_blocks[group];
     if (full[group]) batch.window_tokens[group] = 0;
   }
-  limits.state_floats = split_state_floats(loaded, batch);
+  limits.state_floats = split_state_floats(loaded, batch, options.kv_dtype);
   limits.on_tensors = options.activation_mode == KV_ACTIVATIONS_FAST;
   limits.kv_dtype = options.kv_dtype;
   return limits;

@@ -11,17 +11,17 @@ namespace kv::cuda {
 
 namespace {
 
-// Sequences with up to this many query rows share their spans out over the device.
-// As many as a resumed sequence's short prompt makes: walking a long context in few items would leave the device idle.
-constexpr std::uint32_t kSplitRows = 256;
-
 std::uint64_t round_up(std::uint64_t value) { return (value + 63) / 64 * 64; }
+
+AttentionTiles tiles_of(const PlanLimits& limits, const AttentionGeometry& geometry) {
+  return attention_tiles(static_cast<std::int32_t>(geometry.head_dim), limits.kv_dtype);
+}
 
 std::uint32_t rows_of_walk(const PlanLimits& limits, const AttentionGeometry& geometry) {
   if (limits.on_tensors && tensor_attention_applies(static_cast<std::int32_t>(geometry.head_dim), limits.kv_dtype)) {
     return kTensorRows;
   }
-  return geometry.head_dim <= kManyRowsHeadDim ? kManyRows : kFewRows;
+  return static_cast<std::uint32_t>(tiles_of(limits, geometry).walk_rows);
 }
 
 // Hands out places in the packed input.
@@ -47,7 +47,7 @@ class Packer {
 std::uint64_t max_items(const PlanLimits& limits, const AttentionGeometry& geometry) {
   const std::uint64_t group = geometry.n_heads / geometry.n_kv_heads;
   return std::uint64_t{geometry.n_kv_heads} *
-         (std::uint64_t{limits.batch.max_tokens} * group / kFewRows + 2 * limits.batch.max_sequences + 1);
+         (std::uint64_t{limits.batch.max_tokens} * group / kRowItemRows + 2 * limits.batch.max_sequences + 1);
 }
 
 }  // namespace
@@ -143,12 +143,15 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
 
   // Attention: rows of the sequences with few queries are split over spans while their states fit.
   plan.n_geometries = static_cast<std::uint32_t>(limits.geometries.size());
-  plan.n_splits = longest * (kBlockTokens / kSpanTokens);
   for (std::uint32_t g = 0; g < plan.n_geometries; ++g) {
     const AttentionGeometry& geometry = limits.geometries[g];
     const std::uint32_t group = geometry.n_heads / geometry.n_kv_heads;
-    const std::uint64_t item_floats = std::uint64_t{plan.n_splits} * kFewRows * (geometry.head_dim + 2);
-    std::uint64_t n_split = 0;
+    const AttentionTiles tiles = tiles_of(limits, geometry);
+    const auto per_split_item = static_cast<std::uint32_t>(tiles.split_rows);
+    plan.n_splits[g] = longest * static_cast<std::uint32_t>(kBlockTokens / tiles.span_tokens);
+    const std::uint64_t row_floats = std::uint64_t{plan.n_splits[g]} *
+                                     static_cast<std::uint64_t>(state_floats(static_cast<std::int32_t>(geometry.head_dim)));
+    std::uint64_t split_rows = 0;
     const auto rows_in = [&](std::uint32_t row) {
       return static_cast<std::uint32_t>(batch.cu_seqlens[std::uint64_t{row} + 1] - batch.cu_seqlens[row]) * group;
     };
@@ -157,6 +160,7 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
     };
     const auto cut = [&](AttentionItem* to, std::uint32_t row, std::uint32_t per_item) {
       const std::uint32_t n_rows = rows_in(row);
+      std::uint32_t state_rows = static_cast<std::uint32_t>(split_rows) - n_rows * geometry.n_kv_heads;
       // The last rows see most: they begin first.
       for (std::uint32_t item = (n_rows + per_item - 1) / per_item; item-- > 0;) {
         const std::uint32_t first = item * per_item;
@@ -168,33 +172,37 @@ StepPlan plan_step(const PlanLimits& limits, const StagedBatch& batch, const std
           };
           *to++ = {static_cast<std::int32_t>(row), static_cast<std::int32_t>(head), static_cast<std::int32_t>(first),
                    static_cast<std::int32_t>(count), begin, batch.positions[static_cast<std::size_t>(begin)],
-                   position(0), position(count - 1)};
+                   position(0), position(count - 1), static_cast<std::int32_t>(state_rows)};
+          state_rows += count;
         }
       }
       return to;
     };
     const auto splits = [&](std::uint32_t row) {
-      if (rows_in(row) > kSplitRows) return false;
-      const std::uint64_t count = item_count(rows_in(row), kFewRows);
-      if ((n_split + count) * item_floats > limits.state_floats) return false;
-      n_split += count;
+      const std::uint64_t n_rows = std::uint64_t{rows_in(row)} * geometry.n_kv_heads;
+      if (rows_in(row) > kMostSplitRows || (split_rows + n_rows) * row_floats > limits.state_floats) return false;
+      split_rows += n_rows;
       return true;
     };
     const std::uint32_t walk_rows = rows_of_walk(limits, geometry);
-    std::uint64_t n_walk = 0;
+    std::uint64_t n_split = 0, n_walk = 0;
     for (std::uint32_t row = 0; row < S; ++row) {
-      if (!splits(row)) n_walk += item_count(rows_in(row), walk_rows);
+      if (splits(row)) {
+        n_split += item_count(rows_in(row), per_split_item);
+      } else {
+        n_walk += item_count(rows_in(row), walk_rows);
+      }
     }
     plan.n_split_items[g] = static_cast<std::uint32_t>(n_split);
     plan.n_walk_items[g] = static_cast<std::uint32_t>(n_walk);
     plan.walk_rows[g] = walk_rows;
     AttentionItem* split = packer.take<AttentionItem>(n_split, &plan.split_items[g]);
     AttentionItem* walk = packer.take<AttentionItem>(n_walk, &plan.walk_items[g]);
-    n_split = 0;
+    split_rows = 0;
     for (std::uint32_t row = 0; row < S; ++row) {
       if (splits(row)) {
-        plan.split_rows[g] = std::max(plan.split_rows[g], std::min(rows_in(row), std::uint32_t{kFewRows}));
-        split = cut(split, row, kFewRows);
+        plan.split_rows[g] = std::max(plan.split_rows[g], std::min(rows_in(row), per_split_item));
+        split = cut(split, row, per_split_item);
       } else {
         walk = cut(walk, row, walk_rows);
       }

@@ -24,10 +24,10 @@ struct StepPlan {
   std::uint32_t has_sampling, has_hash, has_targets, n_geometries;
   std::uint32_t token_ids, positions, input_rows, cu_seqlens, wanted_tokens, wanted_rows;
   std::uint32_t table_width[KV_MAX_GROUPS], tables[KV_MAX_GROUPS], slots[KV_MAX_GROUPS];
-  // Few rows, spans shared out; and many rows, each item walking its blocks.
+  // Few rows, spans shared out; and many rows, each item walking its spans.
   std::uint32_t split_items[kMaxGeometries], n_split_items[kMaxGeometries], split_rows[kMaxGeometries];
   std::uint32_t walk_items[kMaxGeometries], n_walk_items[kMaxGeometries], walk_rows[kMaxGeometries];
-  std::uint32_t n_splits;
+  std::uint32_t n_splits[kMaxGeometries];
   std::uint32_t input_bytes;
   // Packed output.
   std::uint32_t sampled, logprobs, top_ids, top_logprobs, targets, hashes, output_bytes;
@@ -40,6 +40,10 @@ struct PlanLimits {
   bool on_tensors;             // fast mode: long rows go to tensor_attention where it applies
   std::int32_t kv_dtype;
 };
+
+// Rows of one KV head whose states may be kept at once for one sequence: with more of them, or states that do not fit, its
+// items walk their spans.
+inline constexpr std::uint32_t kMostSplitRows = 512;
 
 // Bytes a packed input and output can take.
 std::uint64_t input_capacity(const PlanLimits& limits);

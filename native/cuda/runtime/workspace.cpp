@@ -32,17 +32,20 @@ Widths widths_of(const DeviceModel& model) {
 
 }  // namespace
 
-std::uint64_t split_state_floats(const DeviceModel& model, const BatchLimits& limits) {
+std::uint64_t split_state_floats(const DeviceModel& model, const BatchLimits& limits, std::int32_t kv_dtype) {
   std::uint64_t most = 0;
   for (const DeviceLayer& layer : model.layers()) {
     const kv_layer& shape = layer.shape;
-    const std::uint64_t group = shape.n_heads / shape.n_kv_heads;
-    const std::uint64_t items = std::uint64_t{limits.max_sequences} * shape.n_kv_heads * ((group + 7) / 8 * 2);
-    most = std::max(most, buffer_product("attention states", items,
-                                         std::bit_ceil(std::uint64_t{limits.max_blocks_per_sequence}) *
-                                             (kBlockTokens / kSpanTokens),
-                                         kFewRows,
-                                         shape.head_dim + 2));
+    const AttentionTiles tiles = attention_tiles(static_cast<std::int32_t>(shape.head_dim), kv_dtype);
+    // A token of every sequence, or what one that resumes with more of them may split.
+    const std::uint64_t rows =
+        std::min(std::uint64_t{limits.max_tokens} * shape.n_heads,
+                 std::max(std::uint64_t{limits.max_sequences} * shape.n_heads,
+                          std::uint64_t{kMostSplitRows} * shape.n_kv_heads));
+    const std::uint64_t spans = std::bit_ceil(std::uint64_t{limits.max_blocks_per_sequence}) *
+                                static_cast<std::uint64_t>(kBlockTokens / tiles.span_tokens);
+    const auto floats = static_cast<std::uint64_t>(state_floats(static_cast<std::int32_t>(shape.head_dim)));
+    most = std::max(most, buffer_product("attention states", rows, spans, floats));
   }
   return std::min(most, kMaxStateBytes / 4);
 }

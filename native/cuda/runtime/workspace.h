@@ -45,6 +45,6 @@ struct Workspace {
 };
 
 // Floats of the split attention's states for these limits.
-std::uint64_t split_state_floats(const DeviceModel& model, const BatchLimits& limits);
+std::uint64_t split_state_floats(const DeviceModel& model, const BatchLimits& limits, std::int32_t kv_dtype);
 
 }  // namespace kv::cuda
