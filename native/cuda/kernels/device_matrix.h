@@ -9,6 +9,7 @@
 //   scales  Q4_0, Q5_0, Q8_0: f16 d a group; Q4_1, Q5_1: f16 d and m a group; MXFP4: the exponent byte a group;
 //           Q4_K, Q5_K: the 16 bytes d, dmin, scales[12] a block of 256; Q6_K: 16 signed bytes a block
 //   extra   Q6_K: f16 d a block
+// Rows of high bits and scales are padded to whole blocks of 256 columns, rows of extra to whole words.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace kv::cuda {
 
@@ -16,21 +17,33 @@ inline void check_launch(const char* kernel) { check_cuda(cudaGetLastError(), ke
 
 // Launches a kernel that begins with wait_for_previous() (arithmetic.cuh), so that its start overlaps the end of the
 // kernel before it.
+// launch_clusters_after: `cluster` neighbouring blocks of the grid's x see each other's shared memory.
 template <typename... Parameters, typename... Arguments>
-void launch_after(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads, std::size_t shared,
-                  cudaStream_t stream, Arguments&&... arguments) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+void launch_clusters_after(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+                           std::size_t shared, cudaStream_t stream, unsigned cluster, Arguments&&... arguments) {
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = cluster;
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = cluster > 1 ? 2 : 1;
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
 }
+template <typename... Parameters, typename... Arguments>
+void launch_after(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads, std::size_t shared,
+                  cudaStream_t stream, Arguments&&... arguments) {
+  launch_clusters_after(name, kernel, grid, threads, shared, stream, 1, std::forward<Arguments>(arguments)...);
+}
+
+// Share of a multiprocessor's memory that kernels of single tokens ask for as shared memory; the rest caches what they read.
+inline constexpr int kFewSharedPercent = 14;
 
 inline unsigned ceil_div(std::int64_t a, std::int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
 

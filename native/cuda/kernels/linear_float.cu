@@ -147,6 +147,9 @@ void launch_vector(const LinearPart* parts, int n_parts, const float* x, cudaStr
     tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kVectorRows));
     launch.tile_end[i] = tiles;
   }
+  static const cudaError_t preferred = cudaFuncSetAttribute(
+      float_vector_kernel<Loader>, cudaFuncAttributePreferredSharedMemoryCarveout, kFewSharedPercent);
+  check_cuda(preferred, "linear_float");
   launch_after("linear_float", float_vector_kernel<Loader>, static_cast<unsigned>(tiles), 32 * kRuns, 0, stream,
                launch, x);
 }

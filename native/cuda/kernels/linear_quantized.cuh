@@ -1,10 +1,11 @@
 // Products of block-quantized weights with 8-bit activations. The one definition of an output, whatever kernel computes it:
 //
 //   group     e = exact integer sum of (code - zero) * activation over 32 columns (halves: over each 16)
-//             acc = fma(e, s * a, acc)   then, where the format has minima,   acc = fma(m, a * (sum of activations), acc)
-//   chunk     the four groups of pairs c and c + 4 of every eight, c = 0..3, a chain from 0 in ascending order
-//   segment   the chunks are cut into four runs of as many (the last may have fewer): 0 + chunk + chunk + ... ascending
-//   output    (segment 0 + segment 1) + (segment 2 + segment 3), then + bias, then (where asked for) y + it
+//             t = e * s rounded; acc = fma(t, a, acc)
+//             then, where the format has minima,   acc = fma(m, a * (sum of activations), acc)
+//   chunk     four neighbouring groups, a chain from 0 in ascending order
+//   segment   the chunks are cut into eight runs of as many (the last may have fewer): 0 + chunk + chunk + ... ascending
+//   output    segment 0 + segment 1 + ... + segment 7 ascending, then + bias, then (where asked for) y + it
 //
 // The integers are exact, so the order of columns inside a group is each kernel's own business.
 #pragma once
@@ -15,19 +16,19 @@
 namespace kv::cuda {
 
 inline constexpr int kChunkPairs = kChunkColumns / 64;
-inline constexpr int kSegments = 4;
+inline constexpr int kSegments = 8;
 
 struct ChunkRange {
   int begin, end;
 };
-inline constexpr int kChunksOfEight = 8 / kChunkPairs;
-__host__ __device__ inline int chunks_of_pairs(int pairs) { return (pairs + 7) / 8 * kChunksOfEight; }
-// Pair k of a chunk; beyond the row in its last eight.
-__device__ inline int pair_of(int chunk, int k) {
-  return chunk / kChunksOfEight * 8 + chunk % kChunksOfEight + kChunksOfEight * k;
+__host__ __device__ inline int chunks_of_pairs(int pairs) { return (pairs + kChunkPairs - 1) / kChunkPairs; }
+__host__ __device__ inline int segment_length(int pairs) { return (chunks_of_pairs(pairs) + kSegments - 1) / kSegments; }
+// Segments that have chunks; the others' sums are 0, which change no sum.
+__host__ __device__ inline int used_segments(int pairs) {
+  return (chunks_of_pairs(pairs) + segment_length(pairs) - 1) / segment_length(pairs);
 }
 __device__ inline ChunkRange segment_chunks(int pairs, int segment) {
-  const int chunks = chunks_of_pairs(pairs), each = (chunks + kSegments - 1) / kSegments;
+  const int chunks = chunks_of_pairs(pairs), each = segment_length(pairs);
   return {min(segment * each, chunks), min((segment + 1) * each, chunks)};
 }
 
@@ -45,19 +46,17 @@ __device__ inline int find_part(const ProductParts& parts, int& tile) {
   return i;
 }
 
-template <typename Format>
-__device__ inline float add_group(float acc, int products, float s, float m, const GroupInfo& a) {
-  const int exact = Format::kZero == 0 ? products : products - a.sum * Format::kZero;
-  acc = __fmaf_rn(static_cast<float>(exact), s * a.scale, acc);
-  if constexpr (Format::kKind == ScaleKind::minimum) acc = __fmaf_rn(m, a.scaled_sum, acc);
-  return acc;
-}
+// An exact integer sum is kept as sum + kMagicBits: read as a float that is 1.5 * 2^23 + the sum, exact while |sum| < 2^22.
+// One fma makes t of it: scales have at most 19 significant bits, so that 1.5 * 2^23 * s is exact.
+inline constexpr int kMagicBits = 0x4B400000;
+__device__ inline float magic_offset(float s) { return s * -12582912.0f; }
+__device__ inline float scaled_sum(int bits, float s, float offset) { return __fmaf_rn(__int_as_float(bits), s, offset); }
 
-// Of a format with a scale per 16 columns.
 template <typename Format>
-__device__ inline float add_halves(float acc, int first, int second, float s0, float s1, const GroupInfo& a) {
-  acc = __fmaf_rn(static_cast<float>(first - a.half_sum * Format::kZero), s0 * a.scale, acc);
-  return __fmaf_rn(static_cast<float>(second - (a.sum - a.half_sum) * Format::kZero), s1 * a.scale, acc);
+__device__ inline float add_group(float acc, int bits, float s, float m, float a, float a_sum) {
+  acc = __fmaf_rn(scaled_sum(bits, s, magic_offset(s)), a, acc);
+  if constexpr (Format::kKind == ScaleKind::minimum) acc = __fmaf_rn(m, a_sum, acc);
+  return acc;
 }
 
 __device__ inline void store_product(const LinearPart& part, std::int64_t token, std::int64_t row, float sum) {

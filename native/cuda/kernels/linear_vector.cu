@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(32 * kProductWarps, kResident<Format>)
   const std::int64_t token = blockIdx.y;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int c = lane % 4;
-  const int pairs = w.pairs, fours = chunks_of_pairs(pairs) / 4;
+  const int pairs = w.pairs, fours = (chunks_of_pairs(pairs) + 3) / 4;
   const std::int8_t* codes = x.codes + token * pairs * 64;
   const GroupInfo* groups = x.groups + token * pairs * 2;
   std::int64_t rows[kRows];
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(32 * kProductWarps, kResident<Format>)
   const auto load = [&](int four) {
 #pragma unroll
     for (int k = 0; k < kChunkPairs; ++k) {
-      const int pair = min(pair_of(4 * four + c, k), pairs - 1);
+      const int pair = min((4 * four + c) * kChunkPairs + k, pairs - 1);
 #pragma unroll
       for (int i = 0; i < kRows; ++i) raw[k][i].load(w, rows[i], pair);
     }
@@ -53,14 +53,14 @@ __global__ void __launch_bounds__(32 * kProductWarps, kResident<Format>)
     if (four != warp) load(four);
 #pragma unroll
     for (int k = 0; k < kChunkPairs; ++k) {
-      const int pair = pair_of(4 * four + c, k);
+      const int pair = (4 * four + c) * kChunkPairs + k;
       if (pair >= pairs) continue;
       std::uint32_t wc[kRows][16];
       float s[kRows][4], m[kRows][2];
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         Format::unpack(raw[k][i].codes, raw[k][i].high, wc[i]);
-        Format::scales_of(raw[k][i].scales, pair, s[i], m[i]);
+        Format::template scales_of<true>(raw[k][i].scales, pair, s[i], m[i]);
       }
       const uint4* a = reinterpret_cast<const uint4*>(codes + pair * 64);
 #pragma unroll
@@ -70,16 +70,20 @@ __global__ void __launch_bounds__(32 * kProductWarps, kResident<Format>)
         const std::uint32_t ac[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
-          int first = 0, second = 0;
+          int first = kMagicBits, second = Format::kKind == ScaleKind::halves ? kMagicBits : 0;
 #pragma unroll
           for (int n = 0; n < 4; ++n) {
             first = __dp4a(static_cast<int>(wc[i][8 * g + n]), static_cast<int>(ac[n]), first);
             second = __dp4a(static_cast<int>(wc[i][8 * g + 4 + n]), static_cast<int>(ac[4 + n]), second);
           }
           if constexpr (Format::kKind == ScaleKind::halves) {
-            acc[i] = add_halves<Format>(acc[i], first, second, s[i][2 * g], s[i][2 * g + 1], info);
+            first -= info.half_sum * Format::kZero;
+            second -= (info.sum - info.half_sum) * Format::kZero;
+            acc[i] = add_group<Format>(acc[i], first, s[i][2 * g], 0.0f, info.scale, 0.0f);
+            acc[i] = add_group<Format>(acc[i], second, s[i][2 * g + 1], 0.0f, info.scale, 0.0f);
           } else {
-            acc[i] = add_group<Format>(acc[i], first + second, s[i][g], m[i][g], info);
+            if constexpr (Format::kZero != 0) first -= info.sum * Format::kZero;
+            acc[i] = add_group<Format>(acc[i], first + second, s[i][g], m[i][g], info.scale, info.scaled_sum);
           }
         }
       }
@@ -95,8 +99,10 @@ __global__ void __launch_bounds__(32 * kProductWarps, kResident<Format>)
   float sum = 0.0f;
 #pragma unroll 4
   for (int chunk = range.begin; chunk < range.end; ++chunk) sum = sum + chunk_sums[chunk * kTileRows + own];
-  sum = sum + __shfl_xor_sync(0xffffffffu, sum, 1);
-  sum = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+  const float own_sum = sum;
+  sum = __shfl_sync(0xffffffffu, own_sum, 0, kSegments);
+#pragma unroll
+  for (int i = 1; i < kSegments; ++i) sum = sum + __shfl_sync(0xffffffffu, own_sum, i, kSegments);
   if (threadIdx.x % kSegments == 0 && row < w.rows) store_product(part, token, row, sum);
 }
 
@@ -115,10 +121,13 @@ void linear_vector(const LinearPart* parts, int n_parts, const QuantizedInput& x
     tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kTileRows));
     launch.tile_end[i] = tiles;
   }
-  const auto chunks = static_cast<std::size_t>(chunks_of_pairs(parts[0].weight.pairs));
+  const auto chunks = static_cast<std::size_t>(chunks_of_pairs(parts[0].weight.pairs) + 3) / 4 * 4;
   const std::size_t shared = sizeof(float) * kTileRows * chunks;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(tokens));
   with_quantized_format(parts[0].weight.dtype, [&]<typename Format>() {
+    static const cudaError_t preferred =
+        cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributePreferredSharedMemoryCarveout, kFewSharedPercent);
+    check_cuda(preferred, "linear_vector");
     if (shared > 48 * 1024) {
       check_cuda(cudaFuncSetAttribute(vector_kernel<Format>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       static_cast<int>(kMaxSharedBytes)), "linear_vector");

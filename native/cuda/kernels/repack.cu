@@ -101,22 +101,23 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) { return (value
 
 PlaneBytes plan_planes(DeviceMatrix& w) {
   w.pairs = (w.cols + 63) / 64;
-  const std::int64_t pairs = w.pairs, blocks = w.cols / 256;
+  // Rows of scales and high bits are whole blocks of 256 columns: they are copied by the block.
+  const std::int64_t pairs = w.pairs, blocks = (pairs + 3) / 4;
   w.high_stride = w.extra_stride = 0;
   switch (w.dtype) {
     case KV_F32: w.code_stride = std::int64_t{4} * w.cols; w.scale_stride = 0; break;
     case KV_F16:
     case KV_BF16: w.code_stride = std::int64_t{2} * w.cols; w.scale_stride = 0; break;
-    case KV_Q8_0: w.code_stride = 64 * pairs; w.scale_stride = 4 * pairs; break;
-    case KV_Q4_0: w.code_stride = 32 * pairs; w.scale_stride = 4 * pairs; break;
-    case KV_Q4_1: w.code_stride = 32 * pairs; w.scale_stride = 8 * pairs; break;
-    case KV_Q5_0: w.code_stride = 32 * pairs; w.high_stride = 8 * pairs; w.scale_stride = 4 * pairs; break;
-    case KV_Q5_1: w.code_stride = 32 * pairs; w.high_stride = 8 * pairs; w.scale_stride = 8 * pairs; break;
-    case KV_MXFP4: w.code_stride = 32 * pairs; w.scale_stride = 2 * pairs; break;
+    case KV_Q8_0: w.code_stride = 64 * pairs; w.scale_stride = 16 * blocks; break;
+    case KV_Q4_0: w.code_stride = 32 * pairs; w.scale_stride = 16 * blocks; break;
+    case KV_Q4_1: w.code_stride = 32 * pairs; w.scale_stride = 32 * blocks; break;
+    case KV_Q5_0: w.code_stride = 32 * pairs; w.high_stride = 32 * blocks; w.scale_stride = 16 * blocks; break;
+    case KV_Q5_1: w.code_stride = 32 * pairs; w.high_stride = 32 * blocks; w.scale_stride = 32 * blocks; break;
+    case KV_MXFP4: w.code_stride = 32 * pairs; w.scale_stride = 8 * blocks; break;
     case KV_Q4_K: w.code_stride = 32 * pairs; w.scale_stride = 16 * blocks; break;
-    case KV_Q5_K: w.code_stride = 32 * pairs; w.high_stride = 8 * pairs; w.scale_stride = 16 * blocks; break;
+    case KV_Q5_K: w.code_stride = 32 * pairs; w.high_stride = 32 * blocks; w.scale_stride = 16 * blocks; break;
     default: w.code_stride = 32 * pairs; w.high_stride = 16 * pairs; w.scale_stride = 16 * blocks;
-             w.extra_stride = 2 * blocks;
+             w.extra_stride = round_up(2 * blocks, 4);
   }
   const std::int64_t rows = w.rows;
   return {round_up(rows * w.code_stride, 256), round_up(rows * w.high_stride, 256),

@@ -79,11 +79,28 @@ struct NibbleFormat {
   }
 };
 
+// 2^23 as float bits, whose low byte becomes another's in byte_as_float.
+inline constexpr std::uint32_t kByteBits = 0x4B000000u;
+// 2^23 + byte `at` of word, exact. bits: kByteBits.
+__device__ inline float byte_as_float(std::uint32_t word, std::uint32_t bits, int at) {
+  return __uint_as_float(__byte_perm(word, bits, 0x7440u | static_cast<std::uint32_t>(at)));
+}
+// d times the byte, exact (d has 11 significant bits); offset: -2^23 * d.
+__device__ inline float times_byte(float d, float offset, std::uint32_t word, std::uint32_t bits, int at) {
+  return __fmaf_rn(byte_as_float(word, bits, at), d, offset);
+}
+// The same of a signed byte, given with its upper bit flipped.
+__device__ inline float times_signed_byte(float d, std::uint32_t flipped, std::uint32_t bits, int at) {
+  return (byte_as_float(flipped, bits, at) - 8388736.0f) * d;
+}
+
 // f16 d a group.
 struct ScalesD {
+  static constexpr int kScaleBytes = 16;  // a block of 256 columns
   __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
     raw[0] = read4(w.scales + row * w.scale_stride + pair * 4);
   }
+  template <bool kForProduct = false>
   __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
     s[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
     s[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
@@ -91,11 +108,13 @@ struct ScalesD {
 };
 // f16 d and m a group.
 struct ScalesDM {
+  static constexpr int kScaleBytes = 32;
   __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
     const uint2 d = read8(w.scales + row * w.scale_stride + pair * 8);
     raw[0] = d.x;
     raw[1] = d.y;
   }
+  template <bool kForProduct = false>
   __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float* m) {
     s[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
     m[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
@@ -105,9 +124,12 @@ struct ScalesDM {
 };
 // Q4_K and Q5_K; the packing is described at BlockQ4_K.
 struct ScalesK {
+  static constexpr int kScaleBytes = 16;
   __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
     store4(read16(w.scales + row * w.scale_stride + pair / 4 * 16), raw);
   }
+  // A product may lose the sign of a zero that a weight as float32 keeps.
+  template <bool kForProduct = false>
   __device__ static void scales_of(const std::uint32_t* raw, int pair, float* s, float* m) {
     const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
     const float minus_dmin = -half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
@@ -123,10 +145,19 @@ struct ScalesK {
       scale = (w2 & 0x0f0fu) | ((w0 >> 2) & 0x3030u);
       minimum = ((w2 >> 4) & 0x0f0fu) | ((w1 >> 2) & 0x3030u);
     }
-    s[0] = d * static_cast<float>(scale & 0xff);
-    s[1] = d * static_cast<float>((scale >> 8) & 0xff);
-    m[0] = minus_dmin * static_cast<float>(minimum & 0xff);
-    m[1] = minus_dmin * static_cast<float>((minimum >> 8) & 0xff);
+    if constexpr (kForProduct) {
+      const float d_offset = d * -8388608.0f, dmin_offset = minus_dmin * -8388608.0f;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        s[i] = times_byte(d, d_offset, scale, kByteBits, i);
+        m[i] = times_byte(minus_dmin, dmin_offset, minimum, kByteBits, i);
+      }
+    } else {
+      s[0] = d * static_cast<float>(scale & 0xff);
+      s[1] = d * static_cast<float>((scale >> 8) & 0xff);
+      m[0] = minus_dmin * static_cast<float>(minimum & 0xff);
+      m[1] = minus_dmin * static_cast<float>((minimum >> 8) & 0xff);
+    }
   }
 };
 
@@ -137,20 +168,24 @@ struct FormatQ5_1 : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesDM {};
 struct FormatQ4_K : NibbleFormat<0, 0, ScaleKind::minimum>, ScalesK {};
 struct FormatQ5_K : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesK {};
 struct FormatQ6_K : NibbleFormat<16, 32, ScaleKind::halves> {
+  static constexpr int kScaleBytes = 16;
   __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
     raw[0] = read4(w.scales + row * w.scale_stride + pair * 4);
     raw[1] = read2(w.extra + row * w.extra_stride + pair / 4 * 2);
   }
+  template <bool kForProduct = false>
   __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
     const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[1]));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) s[i] = d * static_cast<float>(static_cast<std::int8_t>(raw[0] >> (8 * i)));
+    for (int i = 0; i < 4; ++i) s[i] = times_signed_byte(d, raw[0] ^ 0x80808080u, kByteBits, i);
   }
 };
 struct FormatMxfp4 : NibbleFormat<0, 12, ScaleKind::plain, true> {
+  static constexpr int kScaleBytes = 8;
   __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
     raw[0] = read2(w.scales + row * w.scale_stride + pair * 2);
   }
+  template <bool kForProduct = false>
   __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
     s[0] = e8m0_half(raw[0] & 255);
     s[1] = e8m0_half(raw[0] >> 8);

@@ -1,72 +1,8 @@
 #include "cuda/runtime/block_mover.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace kv::cuda {
-
-namespace {
-
-// Below this a copy is done before helpers wake up.
-constexpr std::uint64_t kSharedBytes = std::uint64_t{1} << 20;
-
-}  // namespace
-
-ParallelCopy::ParallelCopy() {
-  const unsigned cores = std::max(2u, std::thread::hardware_concurrency());
-  const std::size_t count = std::min<std::size_t>(kHelpers, cores / 2);
-  for (std::size_t i = 0; i < count; ++i) helpers_.emplace_back([this, i] { serve(i); });
-}
-
-ParallelCopy::~ParallelCopy() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  begun_.notify_all();
-  for (std::thread& helper : helpers_) helper.join();
-}
-
-void ParallelCopy::copy_share(std::size_t index) const {
-  const std::uint64_t shares = helpers_.size() + 1, share = (bytes_ / shares + 4095) / 4096 * 4096;
-  const std::uint64_t begin = std::min(bytes_, share * index);
-  const std::uint64_t end = index + 1 == shares ? bytes_ : std::min(bytes_, begin + share);
-  std::memcpy(to_ + begin, from_ + begin, end - begin);
-}
-
-void ParallelCopy::serve(std::size_t index) {
-  std::uint64_t seen = 0;
-  while (true) {
-    {
-      std::unique_lock lock(mutex_);
-      begun_.wait(lock, [&] { return stopping_ || round_ != seen; });
-      if (stopping_) return;
-      seen = round_;
-    }
-    copy_share(index);
-    const std::lock_guard lock(mutex_);
-    if (--busy_ == 0) ended_.notify_one();
-  }
-}
-
-void ParallelCopy::copy(std::byte* to, const std::byte* from, std::uint64_t bytes) {
-  if (bytes < kSharedBytes) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    to_ = to;
-    from_ = from;
-    bytes_ = bytes;
-    busy_ = helpers_.size();
-    ++round_;
-  }
-  begun_.notify_all();
-  copy_share(helpers_.size());
-  std::unique_lock lock(mutex_);
-  ended_.wait(lock, [&] { return busy_ == 0; });
-}
 
 BlockMover::BlockMover(DeviceLedger& ledger) {
   for (Slot& slot : slots_) slot.memory = PinnedBuffer<std::byte>(ledger, kSlotBytes, "block staging");
@@ -94,7 +30,6 @@ void BlockMover::write(const std::vector<BlockPiece>& pieces, std::uint64_t byte
     }
   }
   follow(stream_.get(), steps);
-  stream_.synchronize();
 }
 
 void BlockMover::read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps) {
