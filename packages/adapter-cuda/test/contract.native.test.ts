@@ -29,7 +29,9 @@ describe.runIf(hasDevice)('on a device', () => {
     open: () => loadOnCuda(model, { ...limits, activations: 'float', kvDType: 'f32' }),
   });
   for (const kvDType of ['q8', 'q4'] as const) {
-    describeModelRunner(`The CUDA adapter with a ${kvDType} pool`, { open: () => loadOnCuda(model, { ...limits, kvDType }) });
+    describeModelRunner(`The CUDA adapter with a ${kvDType} pool`, {
+      open: () => loadOnCuda(model, { ...limits, kvDType }),
+    });
   }
   describeGenerationEngine('BatchEngine over the CUDA adapter', {
     open: async ({ numBlocks = 16, ...options }) => {
