@@ -32,7 +32,7 @@ export function checkNativeIncludes() {
 function judge(folder, file, quote, name) {
   if (/^(napi|node_api|uv)\b/.test(name) && folder !== 'napi') return `<${name}>: only native/napi sees Node`;
   for (const [owner, pattern] of Object.entries(TOOLKIT)) {
-    const isOwnTest = file.startsWith(`native/tests/${owner}_`);
+    const isOwnTest = file.startsWith(`native/tests/${owner}_`) || file.startsWith(`native/bench/${owner}_`);
     if (quote === '<' && pattern.test(name) && folder !== owner && !isOwnTest)
       return `<${name}>: only native/${owner} sees its toolkit`;
   }

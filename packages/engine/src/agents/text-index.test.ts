@@ -9,7 +9,9 @@ const USER = spellMark(901);
 const ids = (...tokenIds: number[]) => Int32Array.from(tokenIds);
 
 const idsOf = (spelled: string): number[] =>
-  [...partsOf(spelled)].flatMap((part) => ('id' in part ? [part.id] : Array.from(part.text, (unit) => unit.charCodeAt(0))));
+  [...partsOf(spelled)].flatMap((part) =>
+    'id' in part ? [part.id] : Array.from(part.text, (unit) => unit.charCodeAt(0)),
+  );
 
 /** A turn whose prompt is one id a character; each answer token is an id of its own. */
 function turn(prompt: string, promptIds: Int32Array, answer: readonly [string, number][], tail = ''): TextRecord {
@@ -138,7 +140,8 @@ describe('TextIndex', () => {
         const whole = all.filter((record) => asked.startsWith(record.text) && !isWordCut(asked, record.text.length));
         const longest = Math.max(0, ...whole.map((record) => record.text.length));
         expect(found.characters).toBeGreaterThanOrEqual(longest);
-        for (const { tokens, characters } of found.marks) expect(idsOf(asked.slice(0, characters))).toHaveLength(tokens);
+        for (const { tokens, characters } of found.marks)
+          expect(idsOf(asked.slice(0, characters))).toHaveLength(tokens);
         expect(isWordCut(asked, found.characters) && found.characters > 0).toBe(false);
       }),
       { numRuns: 500 },
