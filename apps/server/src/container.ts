@@ -269,8 +269,9 @@ async function assembleServedModel(
     memory: () => loaded.runner.memory(),
     countAgents: () => agents?.size ?? 0,
     warmUp: () => {
-      loaded.warmUp();
-      if (file.chatTemplates.size > 0) void parseTemplate(container);
+      // One after the other: threads that start together take a small machine from the first requests.
+      const parsing = file.chatTemplates.size > 0 ? parseTemplate(container) : Promise.resolve();
+      void parsing.then(() => loaded.warmUp());
     },
     flush: async (signal) => loaded.engine.agentMemory?.flush(signal),
   };

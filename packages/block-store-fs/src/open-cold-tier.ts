@@ -74,14 +74,16 @@ export async function openColdTier(options: ColdTierOptions): Promise<ColdTier> 
 }
 
 function joined(blocks: FsBlockStore, agents: FsAgentArchive, startReaders: () => void): ColdTier {
+  let isClosed = false;
   const close = async (): Promise<void> => {
+    isClosed = true;
     try {
       await blocks.close();
     } finally {
       await agents.close();
     }
   };
-  return { blocks, agents, startReaders, close, [Symbol.asyncDispose]: close };
+  return { blocks, agents, startReaders: () => (isClosed ? undefined : startReaders()), close, [Symbol.asyncDispose]: close };
 }
 
 function narrateOpening(narrator: Narrator | undefined, { usage, tookOverLock }: ArchiveOpened): void {

@@ -9,9 +9,6 @@ import { ServerMetrics } from '../metrics.ts';
 import { SETTING_NAMES } from '../settings.ts';
 import { addSettings, readConfig, withKvasir } from './command.ts';
 
-/** Between listening and starting what only later requests need. */
-const WARM_UP_AFTER_MS = 200;
-
 export function addServeCommand(program: Command): void {
   addSettings(program.command('serve').description('Serve a model over HTTP'), SETTING_NAMES).action(
     async (options) => {
@@ -29,12 +26,10 @@ export function addServeCommand(program: Command): void {
         const app = createApp({ model, metrics, log: kvasir.log, options: config, isStopping: () => isStopping });
         const listener = await listen(app, config.host, config.port);
         model.engine.start();
-        // Threads that start take both cores of a small machine; whoever waits for the server asks for its health first.
-        const warming = setTimeout(() => model.warmUp(), WARM_UP_AFTER_MS);
+        model.warmUp();
         announce(model, listener, config, kvasir);
         const signal = await stopped;
         isStopping = true;
-        clearTimeout(warming);
         kvasir.log.info({ signal, graceMs: config.shutdownGraceMs }, 'shutting down');
         const clean = await listener.close(config.shutdownGraceMs, () => model.engine.dispose());
         const isSaved = await saveRest(model, config.shutdownFlushMs);
