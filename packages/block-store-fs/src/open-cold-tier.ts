@@ -83,7 +83,13 @@ function joined(blocks: FsBlockStore, agents: FsAgentArchive, startReaders: () =
       await agents.close();
     }
   };
-  return { blocks, agents, startReaders: () => (isClosed ? undefined : startReaders()), close, [Symbol.asyncDispose]: close };
+  return {
+    blocks,
+    agents,
+    startReaders: () => (isClosed ? undefined : startReaders()),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
 }
 
 function narrateOpening(narrator: Narrator | undefined, { usage, tookOverLock }: ArchiveOpened): void {
