@@ -67,6 +67,7 @@ export class RestoreBench {
     bench.#directory = await mkdtemp(path.join(process.env.KVASIR_MEASURE ?? os.tmpdir(), 'kvasir-exp-006-'));
     if (tier === 'cold') {
       bench.#cold = await openColdTier({ directory: bench.#directory, ...(readers === undefined ? {} : { readers }) });
+      bench.#cold.startReaders();
     }
     bench.#engine = makeEngine(bench.#timed, contextLength, {
       ...(tier === 'warm' ? { warmBytes: 3 * bench.bytes } : {}),

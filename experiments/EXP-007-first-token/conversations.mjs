@@ -48,6 +48,7 @@ export class AgentEngine {
       made.#directory =
         directory ?? (await mkdtemp(path.join(process.env.KVASIR_MEASURE ?? os.tmpdir(), 'kvasir-exp-007-')));
       made.#tier = await openColdTier({ directory: made.#directory });
+      made.#tier.startReaders();
     }
     made.#start();
     for (const [index, promptIds] of prompts.entries()) {
@@ -96,6 +97,7 @@ export class AgentEngine {
     dropPageCache();
     const start = performance.now();
     this.#tier = await openColdTier({ directory: this.#directory });
+    this.#tier.startReaders();
     this.#start();
     for (const agentId of this.#agentIds) this.engine.agentMemory.adopt(await this.#tier.agents.read(agentId));
     return performance.now() - start;

@@ -42,6 +42,7 @@ export class Trial {
     trial.#other = other.runner;
     trial.directory = await mkdtemp(path.join(os.tmpdir(), 'kvasir-exp-009-'));
     trial.#cold = await openColdTier({ directory: trial.directory, ...(keptBytes === undefined ? {} : { keptBytes }) });
+    trial.#cold.startReaders();
     const narrator = {
       narrate: ({ level, name, facts }) => {
         if (level !== 'warn' && level !== 'error') return;

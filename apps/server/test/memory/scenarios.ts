@@ -73,6 +73,8 @@ export class Bench {
     let engine: BatchEngine | null = null;
     const open = async (): Promise<BatchEngine> => {
       cold = await openColdTier({ directory });
+      // As a server does; a restore that waits for a thread comes after the strangers of a preemption have ended.
+      cold.startReaders();
       engine = this.#engine(this.watched, {
         cold: { blocks: cold.blocks, agents: cold.agents },
         warmBytes: scenario === 'warm' ? 1 << 30 : 0,
