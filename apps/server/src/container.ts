@@ -293,7 +293,7 @@ async function parseTemplate(container: DependencyContainer): Promise<void> {
   try {
     await container.resolve(CHAT_TEMPLATE);
   } catch (error) {
-    container.resolve(LOG).error({ error }, 'chat template could not be parsed');
+    container.resolve(LOG).error({ err: error }, 'chat template could not be parsed');
   }
 }
 
