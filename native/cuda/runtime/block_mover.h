@@ -28,7 +28,7 @@ class BlockMover {
 
   // Moves `pieces` of `bytes` each after everything queued on `steps`; returns when the caller's memory is done with. A
   // write may then still be under way from pinned memory: the next one's copying need not wait for it, and what is queued
-  // on `steps` afterwards sees what was written.
+  // on `steps` afterwards sees what was written. A copy that fails then shows with the next move or step.
   void write(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps);
   void read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps);
 
