@@ -12,7 +12,8 @@ namespace kv::test {
 
 #if defined(KVASIR_TEST_CUDA)
 inline constexpr const char* kBackend = "cuda";
-inline constexpr const char* kNumerics = "cuda-2";
+inline constexpr const char* kNumerics = "cuda-3";
+inline constexpr const char* kQuantizedActivations = "/f16-operands";
 // Tiny weights make every kernel's shapes; sizes reported for them differ from a mapped file's.
 inline constexpr bool kMapsFiles = false;
 // Heads of 64 and 128 have kernels of their own.
@@ -20,6 +21,7 @@ inline constexpr bool kWideHeadsDiffer = true;
 #else
 inline constexpr const char* kBackend = "cpu";
 inline constexpr const char* kNumerics = "cpu-1";
+inline constexpr const char* kQuantizedActivations = "/int8-activations";
 inline constexpr bool kMapsFiles = true;
 inline constexpr bool kWideHeadsDiffer = false;
 #endif

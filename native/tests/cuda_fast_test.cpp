@@ -86,7 +86,7 @@ KV_TEST("fast mode has its own numerics id") {
   KV_CHECK_MSG(runner.status == KV_OK, "%s", runner.message.c_str());
   char id[64] = "";
   if (runner.status == KV_OK) KV_CHECK(kv_runner_numerics_id(runner.handle, id, sizeof id, nullptr) == KV_OK);
-  KV_CHECK_MSG(std::string(id) == "cuda-2/fast", "%s", id);
+  KV_CHECK_MSG(std::string(id) == "cuda-3/fast", "%s", id);
 }
 
 }  // namespace

@@ -358,7 +358,7 @@ KV_TEST("the runner names its numerics, its path and its memory") {
   kv_runner_options options = default_options();
   char text[64];
   for (const auto& [mode, id] : {std::pair{KV_ACTIVATIONS_FLOAT, "/float-activations"},
-                                 std::pair{KV_ACTIVATIONS_QUANTIZED, "/int8-activations"}}) {
+                                 std::pair{KV_ACTIVATIONS_QUANTIZED, kQuantizedActivations}}) {
     options.activation_mode = mode;
     TestRunner runner(model, options);
     KV_CHECK(kv_runner_numerics_id(runner.handle, text, sizeof text, nullptr) == KV_OK && std::string(text) == kNumerics + std::string(id));

@@ -85,6 +85,15 @@ __device__ inline float block_sum(float value, float* shared) {
   return warp_sum(value);
 }
 
+__device__ inline float block_max(float value, float* shared) {
+  value = warp_max(value);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = (blockDim.x + 31) / 32;
+  __syncthreads();
+  if (lane == 0) shared[warp] = value;
+  __syncthreads();
+  return warp_max(shared[lane < warps ? lane : 0]);
+}
+
 // Values of the KV pool.
 template <int kDtype>
 struct PoolValue;

@@ -12,7 +12,7 @@
 
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/launch.h"
-#include "cuda/kernels/quantize.cuh"
+#include "cuda/kernels/half_input.cuh"
 #include "host/block_tokens.h"
 #include "host/kv_format.h"
 
@@ -73,19 +73,9 @@ __device__ inline float* state_of(const AttentionArgs& args, const AttentionItem
   return args.states + row * state_floats(args.head_dim);
 }
 
-// One value of a row's output, or its 8-bit form: the caller's warp holds 32 neighbouring ones, whole groups.
+// One value of a row's output.
 __device__ inline void write_output(const AttentionArgs& args, const AttentionItem& item, int r, int d, float value) {
-  const std::int64_t at = output_row(args, item, r) * args.head_dim + d;
-  if (args.out != nullptr) args.out[at] = value;
-  if (args.codes != nullptr) quantize_group(value, args.codes + at / 32 * 32, args.groups + at / 32);
-}
-
-// Raises the limit of a kernel's shared memory where it needs more than every kernel may have.
-template <typename Kernel>
-void allow_shared(Kernel kernel, std::size_t bytes) {
-  if (bytes <= 48 * 1024) return;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-             "attention");
+  args.out[output_row(args, item, r) * args.head_dim + d] = value;
 }
 
 // Launchers of one form each; attention() in attention_merge.cu chooses.

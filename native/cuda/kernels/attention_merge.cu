@@ -87,7 +87,17 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(AttentionArgs args, int
     l = __fmaf_rn(l, a, 1.0f * b);
     o = __fmaf_rn(o, a, 0.0f * b);
   }
-  if (d < D) write_output(args, item, r, d, o / l);
+  const float value = o / l;
+  if (args.halves.codes == nullptr) {
+    if (d < D) write_output(args, item, r, d, value);
+    return;
+  }
+  // What a 16-bit pool holds, and so its means, f16 holds unscaled.
+  const std::int64_t row = output_row(args, item, r), token = row / args.n_heads;
+  const int head = static_cast<int>(row % args.n_heads), pairs = pairs_of(args.n_heads * D);
+  const float next = __shfl_down_sync(0xffffffffu, value, 1);
+  if (d < D && lane % 2 == 0) *input_code(args.halves, token, pairs, head * D + d) = code_pair(value, next, 1.0f);
+  if (head == 0 && blockIdx.z == 0 && t < segments_of(pairs)) *input_scale(args.halves, token, t) = 1.0f;
 }
 
 }  // namespace
@@ -108,7 +118,7 @@ void attention(const AttentionArgs& args, cudaStream_t stream) {
   const int n_stages = args.n_splits > kThreads ? 2 : 1;
   const auto spans = static_cast<std::size_t>(n_stages == 2 ? 2 * kThreads : args.n_splits);
   const std::size_t bytes = sizeof(float) * kThreads * spans;
-  allow_shared(merge_kernel, bytes);
+  allow_shared(merge_kernel, bytes, "attention");
   const dim3 grid(static_cast<unsigned>(args.n_items), static_cast<unsigned>(args.rows_per_item),
                   ceil_div(args.head_dim, kThreads));
   launch_after("attention merge", merge_kernel, grid, kThreads, bytes, stream, args,

@@ -148,7 +148,7 @@ void launch(const AttentionArgs& args, cudaStream_t stream) {
   const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(2 * kRowItemRows * D + kRowSpan * (D | 1));
   const bool splits = args.n_splits > 0;
   const auto kernel = splits ? row_kernel<kDtype, true> : row_kernel<kDtype, false>;
-  allow_shared(kernel, bytes);
+  allow_shared(kernel, bytes, "attention");
   launch_after("attention", kernel,
                dim3(static_cast<unsigned>(args.n_items), splits ? static_cast<unsigned>(args.n_splits) : 1u), kThreads,
                bytes, stream, args, record_bytes);

@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kSpanThreads, SpanShape<kDtype, D>::kQuantized
 void split_span_attention(const AttentionArgs& args, cudaStream_t stream) {
   with_span_shape(args, [&]<int kDtype, int D>() {
     constexpr std::size_t kBytes = SpanShape<kDtype, D>::kBytes + kWeightBytes<kDtype, D>;
-    allow_shared(split_kernel<kDtype, D>, kBytes);
+    allow_shared(split_kernel<kDtype, D>, kBytes, "attention");
     // As many blocks of threads as the device holds at a time; of many tiles more, so that the last to end ends sooner.
     int multiprocessors = 0;
     check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0), "count multiprocessors");

@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 2) tensor_kernel(AttentionArgs args)
 template <int kDtype, int D, bool kCapped>
 void launch(const AttentionArgs& args, cudaStream_t stream) {
   const std::size_t bytes = (kTensorRows + 4 * kTile) * D * 2;
-  allow_shared(tensor_kernel<kDtype, D, kCapped>, bytes + 2 * kTensorRows * sizeof(int));
+  allow_shared(tensor_kernel<kDtype, D, kCapped>, bytes + 2 * kTensorRows * sizeof(int), "attention");
   launch_after("tensor attention", tensor_kernel<kDtype, D, kCapped>, static_cast<unsigned>(args.n_items), kThreads, bytes,
                stream, args);
 }

@@ -179,7 +179,7 @@ void walk_span_attention(const AttentionArgs& args, cudaStream_t stream) {
   with_span_shape(args, [&]<int kDtype, int D>() {
     constexpr std::size_t kBytes = SpanShape<kDtype, D>::kBytes;
     static_assert(kBytes >= kWalkRows * (D + 8) * sizeof(float));
-    allow_shared(walk_kernel<kDtype, D>, kBytes);
+    allow_shared(walk_kernel<kDtype, D>, kBytes, "attention");
     launch_after("attention", walk_kernel<kDtype, D>, static_cast<unsigned>(args.n_items), kSpanThreads, kBytes, stream,
                  args);
   });

@@ -12,47 +12,19 @@ namespace kv::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPairThreads = 128;
+constexpr int kStripThreads = 32 * kStripRows;
 
-// A thread a pair of 64 columns, whose 16-byte chunks meet in shared memory so that stores are contiguous; chunks are
-// swizzled against bank conflicts. Values are the format's own float32 ones, rounded once.
+// A block of threads one strip's 256 columns, a thread eight of a row: a warp's stores are contiguous, both rows of a word are
+// read by one block. Values are the format's own float32 ones, rounded once.
 template <typename Format>
-__global__ void __launch_bounds__(kPairThreads) weights_kernel(DeviceMatrix w, uint4* out) {
-  __shared__ uint4 chunks[kPairThreads * 8];
+__global__ void __launch_bounds__(kStripThreads) weights_kernel(DeviceMatrix w, uint4* out) {
   follow_previous();
-  const std::int64_t first = std::int64_t{blockIdx.x} * kPairThreads, total = std::int64_t{w.rows} * w.pairs;
-  const std::int64_t at = first + threadIdx.x < total ? first + threadIdx.x : total - 1;
-  const std::int64_t row = at / w.pairs;
-  const int pair = static_cast<int>(at % w.pairs);
-  std::uint32_t codes[Format::kCodeWords], high[4], words[16];
-  float s[4], m[2] = {0.0f, 0.0f};
-  Format::load_codes(w, row, pair, codes, high);
-  Format::unpack(codes, high, words);
-  read_scales<Format>(w, row, pair, s, m);
-#pragma unroll
-  for (int chunk = 0; chunk < 8; ++chunk) {
-    const int group = chunk / 4;
-    const float scale = Format::kKind == ScaleKind::halves ? s[chunk / 2] : s[group];
-    float values[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int code = static_cast<std::int8_t>(words[2 * chunk + i / 4] >> (8 * (i % 4)));
-      values[i] = static_cast<float>(code - Format::kZero) * scale;
-      if constexpr (Format::kKind == ScaleKind::minimum) values[i] = values[i] + m[group];
-    }
-    chunks[threadIdx.x * 8 + (chunk ^ (threadIdx.x & 7))] = pack_eight<false>(values);
-  }
-  __syncthreads();
-  const int row_chunks = w.cols / 8;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const int n = i * kPairThreads + threadIdx.x, owner = n / 8, chunk = n % 8;
-    const std::int64_t of = first + owner;
-    if (of >= total) break;
-    const std::int64_t to_row = of / w.pairs;
-    const int to_chunk = static_cast<int>(of % w.pairs) * 8 + chunk;
-    if (to_chunk < row_chunks) out[to_row * row_chunks + to_chunk] = chunks[owner * 8 + (chunk ^ (owner & 7))];
-  }
+  const int chunk = static_cast<int>(blockIdx.x) * 32 + threadIdx.x % 32;
+  const std::int64_t row = std::int64_t{blockIdx.y} * kStripRows + threadIdx.x / 32;
+  if (8 * chunk >= w.cols || row >= w.rows) return;
+  float values[8];
+  LoadQuantized<Format>::eight(w, row, chunk, values);
+  out[row * (w.cols / 8) + chunk] = pack_eight<false>(values);
 }
 
 template <bool kBf16>
@@ -84,9 +56,9 @@ __global__ void __launch_bounds__(kThreads) bias_kernel(float* y, std::int64_t l
 }  // namespace
 
 void half_weights(const DeviceMatrix& w, std::uint16_t* out, cudaStream_t stream) {
-  const unsigned blocks = ceil_div(std::int64_t{w.rows} * w.pairs, kPairThreads);
+  const dim3 grid(ceil_div(w.cols, 256), ceil_div(w.rows, kStripRows));
   with_quantized_format(w.dtype, [&]<typename Format>() {
-    launch_after("half weights", weights_kernel<Format>, blocks, kPairThreads, 0, stream, w, reinterpret_cast<uint4*>(out));
+    launch_after("half weights", weights_kernel<Format>, grid, kStripThreads, 0, stream, w, reinterpret_cast<uint4*>(out));
   });
 }
 

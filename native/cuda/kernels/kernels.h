@@ -14,14 +14,18 @@ namespace kv::cuda {
 
 // ------------------------------------------------------------------------------------------------ weights, repack.cu
 
-// Bytes of each plane of a matrix; 0 where the format has none.
+// Bytes of each plane of a matrix, whole lines of 256; 0 where the format has none.
 struct PlaneBytes {
-  std::int64_t codes, high, scales, extra;
+  std::int64_t codes, high, scales, extra, factors;
+  std::int64_t total() const { return codes + high + scales + extra + factors; }
 };
-// Fills strides and pairs of `matrix` from dtype, rows and cols.
-PlaneBytes plan_planes(DeviceMatrix& matrix);
+// Fills strides and pairs of `matrix` from dtype, rows and cols. floats_by_rows: F16 and BF16 stay as in the file.
+PlaneBytes plan_planes(DeviceMatrix& matrix, bool floats_by_rows);
+// The planes one after another from `base`, which is aligned to 256 bytes.
+void place_planes(DeviceMatrix& matrix, const PlaneBytes& sizes, std::uint8_t* base);
 
-// Sorts `rows` stored rows at `raw` (any alignment) into the planes, beginning at row `first`.
+// Sorts `rows` stored rows at `raw` (any alignment) into the planes, beginning at row `first`, a multiple of kStripRows; only
+// the matrix's last rows may be fewer than whole strips.
 void repack(const DeviceMatrix& matrix, const std::uint8_t* raw, std::int64_t first, std::int64_t rows,
             cudaStream_t stream);
 
@@ -40,31 +44,29 @@ void embed(const EmbedArgs& args, cudaStream_t stream);
 
 // ------------------------------------------------------------------------------------------------ norm.cu, activation.cu
 
-// y = rms_norm(x) * weight; before that x += residual_norm(joined) where joined is given. codes/groups: the 8-bit form of
-// y, NULL: not wanted. rows selects input rows (x row of output row i), NULL: i.
+// y = rms_norm(x) * weight; before that x += residual_norm(joined) where joined is given. halves: the f16 form of y, codes
+// NULL: not wanted. rows selects input rows (x row of output row i), NULL: i.
 struct NormArgs {
   float* x;               // (T, hidden)
   const float* joined;    // (T, hidden) or NULL
   const float* join_norm; // (hidden)
   const float* weight;    // (hidden)
   float* y;               // (T, hidden) or NULL
-  std::int8_t* codes;
-  GroupInfo* groups;
+  HalfInput halves;
   const std::int32_t* rows;
-  std::int32_t hidden, pairs, tokens;
+  std::int32_t hidden, tokens;
   float epsilon;
 };
 void rms_norm(const NormArgs& args, cudaStream_t stream);
 
-// out = act(gate) combined with up, and its 8-bit form where wanted. out may be gate, or NULL.
+// out = act(gate) combined with up, or where halves.codes is given its f16 form. out may be gate.
 struct ActivationArgs {
   const float* gate;  // (T, n)
   const float* up;    // (T, n)
   float* out;
-  std::int8_t* codes;
-  GroupInfo* groups;
-  std::int32_t n, pairs, tokens;
-  std::int32_t kind;  // kv_activation; -1: copy of gate (quantize only)
+  HalfInput halves;
+  std::int32_t n, tokens;
+  std::int32_t kind;  // kv_activation; -1: copy of gate
 };
 void activation(const ActivationArgs& args, cudaStream_t stream);
 
@@ -83,14 +85,14 @@ inline constexpr int kMaxLinearParts = 3;
 struct LinearArgs {
   LinearPart parts[kMaxLinearParts];
   std::int32_t n_parts;
-  QuantizedInput quantized;  // read where codes is not NULL and the part's dtype is block-quantized
-  const float* x;            // (T, ldx)
+  HalfInput halves;  // read where codes is not NULL and takes_halves(part.weight)
+  const float* x;    // (T, ldx)
   std::int64_t ldx;
   std::int32_t tokens;
 };
 void linear(const LinearArgs& args, cudaStream_t stream);
-// Widest row the quantized product can hold the slices of.
-std::int64_t max_quantized_columns();
+// Whether products of f16 operands take the weight: all but F32, and floats by rows that are not whole 16 bytes.
+bool takes_halves(const DeviceMatrix& weight);
 
 // ------------------------------------------------------------------------------------------------ half.cu
 
@@ -172,8 +174,8 @@ __host__ __device__ constexpr std::int32_t state_floats(std::int32_t head_dim) {
 struct AttentionArgs {
   const float* q;       // (T, Hq*D)
   float* out;           // (T, Hq*D) or NULL
-  std::int8_t* codes;   // 8-bit form of the output, or NULL; only where D is whole groups and Hq*D whole pairs
-  GroupInfo* groups;
+  HalfInput halves;     // f16 form of the output, or NULL codes; only for an f16 pool, where all items are
+                        // split and Hq*D is whole blocks
   const float* sinks;
   const std::uint8_t* pool;
   std::int64_t block_bytes, value_offset;

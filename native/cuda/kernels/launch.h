@@ -45,6 +45,28 @@ void launch_after(const char* name, void (*kernel)(Parameters...), dim3 grid, un
 // Share of a multiprocessor's memory that kernels of single tokens ask for as shared memory; the rest caches what they read.
 inline constexpr int kFewSharedPercent = 14;
 
+// Raises the limit of a kernel's shared memory where it needs more than every kernel may have.
+template <typename... Parameters>
+void allow_shared(void (*kernel)(Parameters...), std::size_t bytes, const char* name) {
+  if (bytes <= 48 * 1024) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+}
+
+inline int count_multiprocessors() {
+  int device = 0, count = 0;
+  check_cuda(cudaGetDevice(&device), "count multiprocessors");
+  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "count multiprocessors");
+  return count;
+}
+
+// Blocks that the card runs at once.
+template <typename... Parameters>
+int resident_blocks(void (*kernel)(Parameters...), int threads, std::size_t shared, const char* name) {
+  int each = 0;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared), name);
+  return each * count_multiprocessors();
+}
+
 inline unsigned ceil_div(std::int64_t a, std::int64_t b) { return static_cast<unsigned>((a + b - 1) / b); }
 
 }  // namespace kv::cuda

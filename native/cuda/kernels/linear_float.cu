@@ -4,7 +4,7 @@
 // the warp's butterfly over the lanes, + bias, y + it. Who computes which runs never shows in the bits.
 #include "cuda/kernels/dispatch.h"
 #include "cuda/kernels/launch.h"
-#include "cuda/kernels/linear_quantized.cuh"
+#include "cuda/kernels/linear_halves.cuh"
 
 namespace kv::cuda {
 
@@ -80,80 +80,6 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
-// One token, rows of whole chunks: a warp a run of four rows, so that blocks are small and spread evenly; its first weights
-// are on their way before the input is there.
-constexpr int kVectorRows = 4;
-template <typename Loader>
-__global__ void __launch_bounds__(32 * kRuns, 8) float_vector_kernel(ProductParts parts, const float* x) {
-  constexpr int kAhead = 2;  // rounds
-  __shared__ float sums[kRuns][kVectorRows][32];
-  int tile = blockIdx.x;
-  const LinearPart& part = parts.part[find_part(parts, tile)];
-  const DeviceMatrix& w = part.weight;
-  const int lane = threadIdx.x % 32, run = threadIdx.x / 32, row = tile * kVectorRows;
-  const int chunks = w.cols / 8, rounds = run_rounds(chunks);
-  const int begin = run * rounds * 32 + lane, stop = min(chunks, (run + 1) * rounds * 32);
-  typename Loader::Raw raw[kAhead][kVectorRows];
-  float acc[kVectorRows] = {};
-  const auto load = [&](int j, int chunk) {
-#pragma unroll
-    for (int r = 0; r < kVectorRows; ++r) {
-      raw[j][r] = Loader::load(w, min(row + r, w.rows - 1), min(chunk, chunks - 1));
-    }
-  };
-#pragma unroll
-  for (int j = 0; j < kAhead; ++j) {
-    if (begin + 32 * j < stop) load(j, begin + 32 * j);
-  }
-  wait_for_previous();
-  for (int first = begin; first < stop; first += 32 * kAhead) {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int chunk = first + 32 * j;
-      if (chunk >= stop) break;
-      float input[8];
-      load_input<true>(x, chunk, w.cols, input);
-#pragma unroll
-      for (int r = 0; r < kVectorRows; ++r) {
-        float weights[8];
-        Loader::convert(raw[j][r], weights);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) acc[r] = __fmaf_rn(weights[i], input[i], acc[r]);
-      }
-      // The place is free: later weights take it.
-      if (chunk + 32 * kAhead < stop) load(j, chunk + 32 * kAhead);
-    }
-  }
-  let_next_begin();
-#pragma unroll
-  for (int r = 0; r < kVectorRows; ++r) sums[run][r][lane] = acc[r];
-  __syncthreads();
-  const int own = run;  // a warp finishes one row
-  static_assert(kRuns == kVectorRows);
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < kRuns; ++i) sum = sum + sums[i][own][lane];
-  sum = warp_sum(sum);
-  if (lane == 0 && row + own < w.rows) store_product(part, 0, row + own, sum);
-}
-
-template <typename Loader>
-void launch_vector(const LinearPart* parts, int n_parts, const float* x, cudaStream_t stream) {
-  ProductParts launch{};
-  launch.n_parts = n_parts;
-  int tiles = 0;
-  for (int i = 0; i < n_parts; ++i) {
-    launch.part[i] = parts[i];
-    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kVectorRows));
-    launch.tile_end[i] = tiles;
-  }
-  static const cudaError_t preferred = cudaFuncSetAttribute(
-      float_vector_kernel<Loader>, cudaFuncAttributePreferredSharedMemoryCarveout, kFewSharedPercent);
-  check_cuda(preferred, "linear_float");
-  launch_after("linear_float", float_vector_kernel<Loader>, static_cast<unsigned>(tiles), 32 * kRuns, 0, stream,
-               launch, x);
-}
-
 template <typename Loader, int kRows, int kTokens>
 void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens, cudaStream_t stream) {
   ProductParts launch{};
@@ -175,8 +101,6 @@ void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t l
 void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens,
                   cudaStream_t stream) {
   const DeviceMatrix& w = parts[0].weight;
-  if (tokens == 1 && w.cols % 8 == 0 && w.dtype == KV_F16) return launch_vector<LoadF16>(parts, n_parts, x, stream);
-  if (tokens == 1 && w.cols % 8 == 0 && w.dtype == KV_BF16) return launch_vector<LoadBf16>(parts, n_parts, x, stream);
   with_float_loader(w.dtype, [&]<typename Loader>() {
     if (tokens == 1) {
       launch<Loader, 2, 1>(parts, n_parts, x, ldx, tokens, stream);
@@ -184,6 +108,10 @@ void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int
       launch<Loader, 4, 8>(parts, n_parts, x, ldx, tokens, stream);
     }
   });
+}
+
+bool takes_halves(const DeviceMatrix& weight) {
+  return weight.dtype != KV_F32 && (!weight.by_rows || weight.cols % 8 == 0);
 }
 
 // Parts that share a dtype, a width and the kind of input go together.
@@ -195,12 +123,12 @@ void linear(const LinearArgs& args, cudaStream_t stream) {
     while (end < args.n_parts && args.parts[end].weight.dtype == w.dtype && args.parts[end].weight.cols == w.cols) ++end;
     const LinearPart* parts = args.parts + begin;
     const int n = end - begin;
-    if (w.dtype == KV_F32 || w.dtype == KV_F16 || w.dtype == KV_BF16 || args.quantized.codes == nullptr) {
+    if (args.halves.codes == nullptr || !takes_halves(w)) {
       linear_float(parts, n, args.x, args.ldx, args.tokens, stream);
-    } else if (args.tokens == 1) {
-      linear_vector(parts, n, args.quantized, args.tokens, stream);
+    } else if (strips_take(args.tokens, w.pairs)) {
+      linear_strips(parts, n, args.halves, args.tokens, stream);
     } else {
-      linear_tiles(parts, n, args.quantized, args.tokens, stream);
+      linear_tiles(parts, n, args.halves, args.tokens, stream);
     }
     begin = end;
   }

@@ -1,386 +1,327 @@
-// The kernel of linear_tiles: 32 * kRowWarps weight rows by 8 * kColumns * kTokenWarps tokens, a warp 32 rows by 8 * kColumns.
-// Blocks of 256 columns come to shared memory kStages - 1 ahead, each weight once for all tokens of the tile. kSplit: a
-// cluster of blocks, each one segment of the columns, else one block all of them one after another; the bits are
-// the same. Every mma is one group of 32 columns (halves: of 16), so its integers meet the group's scales exactly as
-// linear_quantized.cuh defines it: the bits are those of linear_vector.
+// The kernel of linear_tiles: 64 * kGroups weight rows by 8 * kTiles tokens, four warps for each 64 rows. Stages of columns
+// are copied to shared memory ahead, by the first warp; every warp makes operands of a strip in its registers and has them
+// multiplied with the tokens where those lie. kSplit: a cluster of blocks, each one segment of the columns, else one block all of
+// them one after another; the bits are the same (linear_halves.cuh).
 #pragma once
 
 #include <cooperative_groups.h>
 
 #include "cuda/kernels/launch.h"
-#include "cuda/kernels/tile_operands.cuh"
+#include "cuda/kernels/linear_halves.cuh"
+#include "cuda/kernels/warpgroup_units.cuh"
 
 namespace kv::cuda {
 
-template <int kRowWarpCount, int kTokenWarpCount, int kColumnCount, bool kIsSplit, int kStageCount, int kResidentBlocks>
+template <int kGroupCount, int kTileCount, bool kIsSplit, int kStageCount, int kResidentBlocks>
 struct TileShape {
-  static constexpr int kRowWarps = kRowWarpCount, kTokenWarps = kTokenWarpCount, kColumns = kColumnCount;
+  static constexpr int kGroups = kGroupCount, kTiles = kTileCount;
   static constexpr bool kSplit = kIsSplit;
   static constexpr int kStages = kStageCount, kResident = kResidentBlocks;
-  static constexpr int kThreads = 32 * kRowWarps * kTokenWarps;
-  static constexpr int kRows = 32 * kRowWarps, kTokens = 8 * kColumns * kTokenWarps;
+  static constexpr int kWarps = 4 * kGroups, kThreads = 32 * kWarps;
+  static constexpr int kStrips = kWarps, kRows = kStripRows * kStrips, kTokens = kTileTokens * kTiles;
   // Sums of a segment, (kTokens, kRows); neighbouring pairs of tokens in other banks.
   static constexpr int kSumStride = kRows + 4;
   static constexpr int kSumBytes = kTokens * kSumStride * 4;
-  static constexpr int kOwnBytes = 8 * kColumns * 4 * kThreads;  // of all threads, where they wait for later segments
 };
 
-template <typename Format, typename Shape>
+// A stage in shared memory, offsets in bytes. Rows of floats lie 16 bytes further apart than they are long, so that eight
+// lanes' pieces lie in different banks.
+template <typename Operand, int kStrips, int kTiles>
+struct StageLayout {
+  static constexpr int kPairs = Operand::kStagePairs;
+  static constexpr int kRowBytes = kPairs * kPairColumns * 2, kRowStride = kRowBytes + 16;
+  static constexpr int kStripCodes = Operand::kRows ? kStripRows * kRowStride : kPairs * Operand::kCodeBytes;
+  static constexpr int kStripHigh = kPairs * Operand::kHighBytes;
+  static constexpr int kStripScales = Operand::Scales::kStageBytes, kStripExtra = Operand::Scales::kExtraBytes;
+  static constexpr int kTileInput = kPairs * kInputPairBytes;
+  static constexpr int kCodesAt = kTiles * kTileInput;
+  static constexpr int kHighAt = kCodesAt + kStrips * kStripCodes;
+  static constexpr int kScalesAt = kHighAt + kStrips * kStripHigh;
+  static constexpr int kExtraAt = kScalesAt + kStrips * kStripScales;
+  static constexpr int kEnd = kExtraAt + kStrips * kStripExtra;
+  static constexpr int kBytes = (kEnd + 1023) / 1024 * 1024;
+};
+
+// 1,024 more bytes align the stages.
+template <typename Operand, typename Shape>
 constexpr int tile_shared_bytes() {
-  constexpr int kStaged = Shape::kStages * StageLayout<Format, Shape::kRows, Shape::kTokens>::kBytes;
-  if (!Shape::kSplit) return kStaged + Shape::kOwnBytes;
-  return kStaged > Shape::kSumBytes ? kStaged : Shape::kSumBytes;
+  constexpr int kStaged = Shape::kStages * StageLayout<Operand, Shape::kStrips, Shape::kTiles>::kBytes;
+  return (Shape::kSplit && kStaged < Shape::kSumBytes ? Shape::kSumBytes : kStaged) + 1024;
 }
 
-template <typename Format, typename Shape>
+template <typename Operand, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
-    tile_kernel(const __grid_constant__ ProductParts parts, const QuantizedInput x, const int tokens, const int first_tile) {
-  constexpr int kThreads = Shape::kThreads, kRows = Shape::kRows, kTokens = Shape::kTokens, kColumns = Shape::kColumns;
-  constexpr int kStages = Shape::kStages;
-  constexpr bool kHalves = Format::kKind == ScaleKind::halves;
-  using Layout = StageLayout<Format, kRows, kTokens>;
-  extern __shared__ __align__(256) std::uint8_t memory[];
+    tile_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int first_tile) {
+  constexpr int kTiles = Shape::kTiles, kStages = Shape::kStages, kPairs = Operand::kStagePairs, kWarps = Shape::kWarps;
+  constexpr int kStagesOfBlock = kBlockPairs / kPairs;
+  using Layout = StageLayout<Operand, Shape::kStrips, kTiles>;
+  extern __shared__ std::uint8_t unaligned[];
+  __shared__ std::uint64_t barriers[2 * kStages];  // a stage has come; it has been read
+  __shared__ float scales_of_input[kTiles * kSegments * kTileTokens];
+  std::uint8_t* memory = unaligned + (1024 - shared_address(unaligned) % 1024) % 1024;
+  const std::uint32_t memory_at = shared_address(memory);
+  const auto came = [&](int at) { return shared_address(barriers + at); };
+  const auto was_read = [&](int at) { return shared_address(barriers + kStages + at); };
   int tile = first_tile + static_cast<int>(blockIdx.z);
   const LinearPart& part = parts.part[find_part(parts, tile)];
   const DeviceMatrix& w = part.weight;
-  const int t = threadIdx.x, lane = t % 32, q = lane % 4;
-  const int row_warp = t / 32 % Shape::kRowWarps, token_warp = t / 32 / Shape::kRowWarps;
-  const int first_row = tile * kRows, first_token = blockIdx.y * kTokens, last_row = w.rows - 1 - first_row;
-  const int pairs = w.pairs;
-  const int each = segment_length(pairs);
-  const ChunkRange chunks = Shape::kSplit ? segment_chunks(pairs, static_cast<int>(blockIdx.x))
-                                          : ChunkRange{0, chunks_of_pairs(pairs)};
-  const int first_block = chunks.begin / kChunksOfBlock, end_block = (chunks.end + kChunksOfBlock - 1) / kChunksOfBlock;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q = lane % 4;
+  const int first_strip = tile * Shape::kStrips, last_strip = (w.rows - 1) / kStripRows - first_strip;
+  const int first_token_tile = blockIdx.y * kTiles, last_token_tile = (tokens - 1) / kTileTokens - first_token_tile;
+  const int pairs = w.pairs, n_segments = segments_of(pairs);
+  int segment = Shape::kSplit ? static_cast<int>(blockIdx.x) : 0;
+  const auto segment_stage = [&](int i) { return segment_begin(pairs, n_segments, i) * kStagesOfBlock; };
+  const int first = segment_stage(segment), end = Shape::kSplit ? segment_stage(segment + 1) : pairs / kPairs;
 
-  // A block of every row of a plane, in kCount pieces of kBytes; pieces before `valid` exist. Offsets inside a tile are 32 bits.
-  const auto copy_rows = [&]<int kBytes, int kCount, bool kSwizzled>(std::uint8_t* to, int to_stride, const std::uint8_t* from,
-                                                                     std::int64_t from_stride, int block, int valid) {
-    constexpr int kRound = kThreads / kCount;
-    static_assert(kThreads % kCount == 0 && (!kSwizzled || kRound % 8 == 0));
-    const int piece = t % kCount;
-    if (piece >= valid) return;
-    from += first_row * from_stride + block * kBytes * kCount;
-    to += kSwizzled ? swizzled(t / kCount, piece) : piece * kBytes;
-#pragma unroll
-    for (int i = 0; i < (kRows + kRound - 1) / kRound; ++i) {
-      const int row = t / kCount + i * kRound;
-      if (kRows % kRound != 0 && row >= kRows) break;
-      copy_async<kBytes>(to + row * to_stride,
-                         from + static_cast<std::uint32_t>(min(row, last_row) * static_cast<int>(from_stride) + piece * kBytes));
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      begin_barrier(came(i), 1);
+      begin_barrier(was_read(i), kWarps);
     }
-  };
-  const auto stage_weights = [&](int block, int at) {
-    if (block >= end_block) return;
-    std::uint8_t* to = memory + at * Layout::kBytes;
-    const int left = pairs - block * kBlockPairs;
-    constexpr int kPieces = Layout::kCodeBytes / 16;
-    copy_rows.template operator()<16, kPieces, true>(
-        to, Layout::kCodeBytes, w.codes, w.code_stride, block, left * (kPieces / kBlockPairs));
-    if constexpr (Format::kHigh != 0) {
-      copy_rows.template operator()<Format::kHigh, kBlockPairs, false>(
-          to + Layout::kHighAt, Layout::kHighStride, w.high, w.high_stride, block, left);
-    }
-    constexpr int kScale = Format::kScaleBytes < 16 ? Format::kScaleBytes : 16;
-    copy_rows.template operator()<kScale, Format::kScaleBytes / kScale, false>(
-        to + Layout::kScalesAt, Format::kScaleBytes, w.scales, w.scale_stride, block, kBlockPairs);
-    if constexpr (Layout::kExtra) {
-      copy_rows.template operator()<4, 1, false>(to + Layout::kExtraAt, 4, w.extra, w.extra_stride, block / 2, 1);
-    }
-  };
-  const int last_token = tokens - 1 - first_token;
-  const auto stage_input = [&](int block, int at) {
-    if (block >= end_block) return;
-    std::uint8_t* to = memory + at * Layout::kBytes;
-    const int left = pairs - block * kBlockPairs;
-    constexpr int kCodeRound = kThreads / 16, kInfoRound = kThreads / 8;
-    static_assert(kCodeRound % 8 == 0);
-    const auto* codes = reinterpret_cast<const std::uint8_t*>(x.codes) +
-                        (std::int64_t{first_token} * pairs + block * kBlockPairs) * 64;
-    const auto* groups = reinterpret_cast<const std::uint8_t*>(x.groups) +
-                         (std::int64_t{first_token} * pairs + block * kBlockPairs) * 32;
-    if (t % 16 < left * 4) {
-#pragma unroll
-      for (int i = 0; i < (kTokens + kCodeRound - 1) / kCodeRound; ++i) {
-        const int token = t / 16 + i * kCodeRound;
-        if (kTokens % kCodeRound != 0 && token >= kTokens) break;
-        copy_async<16>(to + Layout::kInputAt + token * Layout::kInputBytes + swizzled(t / 16, t % 16),
-                       codes + static_cast<std::uint32_t>(min(token, last_token) * (pairs * 64) + t % 16 * 16));
+    show_barriers();
+  }
+  if constexpr (Operand::kRows) {
+    // What lies past the end of a row is multiplied with zeros, so it has to be a number.
+    if (w.cols % (kPairs * kPairColumns) != 0) {
+      for (int i = threadIdx.x * 16; i < kStages * Layout::kBytes; i += Shape::kThreads * 16) {
+        *reinterpret_cast<uint4*>(memory + i) = uint4{};
       }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
-    if (t % 8 < left * 2) {
-#pragma unroll
-      for (int i = 0; i < (kTokens + kInfoRound - 1) / kInfoRound; ++i) {
-        const int token = t / 8 + i * kInfoRound;
-        if (kTokens % kInfoRound != 0 && token >= kTokens) break;
-        copy_async<8>(to + Layout::kInfosAt + (t % 8 * kTokens + token) * 8,
-                      groups + static_cast<std::uint32_t>(min(token, last_token) * (pairs * 32) + t % 8 * 16));
-      }
-    }
-  };
-  const auto commit = [] { asm volatile("cp.async.commit_group;" ::: "memory"); };
-
-  // Weights are on their way before the input is there.
-#pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) stage_weights(first_block + i, i);
+  }
+  __syncthreads();
   let_next_begin();
-  wait_for_previous();
-#pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) {
-    stage_input(first_block + i, i);
-    commit();
-  }
 
-  const std::uint32_t byte_bits = kept_byte_bits();
-  float total[2][kColumns][4] = {};
-  // Where segments are not split, the sum of those before this one waits in shared memory, each thread's for itself.
-  float4* own = reinterpret_cast<float4*>(memory + kStages * Layout::kBytes) + t;
-  int segment_end = each;
-  // What a lane's operands begin at in a stage.
-  std::uint32_t code_rows[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    code_rows[r] = (row_warp * 32 + 16 * r + lane % 16) * Layout::kCodeBytes + swizzled(lane, lane / 16);
+  // Of the first warp.
+  const auto tile_of = [&](int i) { return std::int64_t{first_token_tile + min(i, last_token_tile)}; };
+  const auto copy_input = [&](int stage, int at) {
+    for (int i = lane; i < kTiles; i += 32) {
+      bulk_copy(memory_at + at * Layout::kBytes + i * Layout::kTileInput,
+                reinterpret_cast<const std::uint8_t*>(x.codes) + (tile_of(i) * pairs + stage * kPairs) * kInputPairBytes,
+                Layout::kTileInput, came(at));
+    }
+  };
+  const auto copy_weights = [&](int stage, int at) {
+    const std::uint32_t to = memory_at + at * Layout::kBytes;
+    int row_bytes = 0;
+    if constexpr (Operand::kRows) row_bytes = max(0, min(Layout::kRowBytes, (w.cols - stage * kPairs * kPairColumns) * 2));
+    if (lane == 0) {
+      arrive_expecting(came(at), kTiles * Layout::kTileInput +
+                                     (Operand::kRows ? Shape::kRows * row_bytes : Layout::kEnd - Layout::kCodesAt));
+    }
+    __syncwarp();
+    if constexpr (Operand::kRows) {
+      for (int i = lane; i < Shape::kRows && row_bytes > 0; i += 32) {
+        const std::int64_t row = min(first_strip * kStripRows + i, w.rows - 1);
+        bulk_copy(to + Layout::kCodesAt + i * Layout::kRowStride, w.codes + row * w.code_stride + stage * Layout::kRowBytes, row_bytes,
+                  came(at));
+      }
+    } else {
+      const auto copy_plane = [&]<int kBytes>(int plane_at, const std::uint8_t* plane, std::int64_t stride, int first_lane) {
+        if constexpr (kBytes != 0) {
+          const int i = (lane + 32 - first_lane) % 32;
+          if (i < Shape::kStrips) {
+            bulk_copy(to + plane_at + i * kBytes, plane + (first_strip + min(i, last_strip)) * stride + std::int64_t{stage} * kBytes,
+                      kBytes, came(at));
+          }
+        }
+      };
+      copy_plane.template operator()<Layout::kStripCodes>(Layout::kCodesAt, w.codes, w.code_stride, 0);
+      copy_plane.template operator()<Layout::kStripScales>(Layout::kScalesAt, w.scales, w.scale_stride, 8);
+      copy_plane.template operator()<Layout::kStripHigh>(Layout::kHighAt, w.high, w.high_stride, 16);
+      copy_plane.template operator()<Layout::kStripExtra>(Layout::kExtraAt, w.extra, w.extra_stride, 24);
+    }
+  };
+  // Weights are on their way before the input is there.
+  if (warp == 0) {
+    for (int i = 0; i < kStages && first + i < end; ++i) copy_weights(first + i, i);
   }
-  const int input_row = kColumns == 1 ? lane % 8 : lane / 16 * 8 + lane % 8;
-  const int input_piece = kColumns == 1 ? lane / 8 : lane / 8 % 2;
-  const std::uint32_t input_at = Layout::kInputAt + (token_warp * 8 * kColumns + input_row) * Layout::kInputBytes +
-                                 swizzled(input_row, input_piece);
-  int ready = 0, free = kStages - 1;  // stages
+  wait_for_previous();
+  if (warp == 0) {
+    for (int i = 0; i < kStages && first + i < end; ++i) copy_input(first + i, i);
+  }
+  for (int i = threadIdx.x; i < kTiles * kSegments * kTileTokens; i += Shape::kThreads) {
+    constexpr int kTileScales = kSegments * kTileTokens;
+    scales_of_input[i] = x.scales[tile_of(i / kTileScales) * kTileScales + i % kTileScales];
+  }
+  __syncthreads();
+
+  float acc[kTiles * 4];
+  float sum[Shape::kSplit ? 1 : kTiles * 4];  // of the segments before
+  const int own_strip = first_strip + min(warp, last_strip);
+  float factor[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) factor[h] = row_factor<Operand>(w, own_strip * kStripRows + lane / 4 + 8 * h);
+  const int first_segment = segment;
+  int segment_end = segment_stage(segment + 1);
+  int goes_on = 0;  // whether a step adds to the segment's earlier ones
+  int at = 0;
+  std::uint32_t parity = 0;
 #pragma unroll 1
-  for (int block = first_block; block < end_block; ++block) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
-    __syncthreads();
-    stage_weights(block + kStages - 1, free);
-    stage_input(block + kStages - 1, free);
-    commit();
-    const std::uint8_t* stage = memory + ready * Layout::kBytes;
-    ready = ready + 1 == kStages ? 0 : ready + 1;
-    free = free + 1 == kStages ? 0 : free + 1;
-    const std::uint8_t* high = stage + Layout::kHighAt + row_warp * 32 * Layout::kHighStride;
-    const std::uint8_t* infos = stage + Layout::kInfosAt + (token_warp * 8 * kColumns + 2 * q) * 8;
+  for (int stage = first; stage < end; ++stage) {
+    const std::uint8_t* staged = memory + at * Layout::kBytes;
+    const std::uint64_t input = input_descriptor(memory_at + at * Layout::kBytes, Layout::kTileInput);
+    wait_barrier(came(at), parity);
+    typename Operand::Scales scales;
+    scales.template load<FromShared>(staged + Layout::kScalesAt + warp * Layout::kStripScales,
+                                     staged + Layout::kExtraAt + warp * Layout::kStripExtra, lane);
+    scales.prepare(factor[0], factor[1]);
 #pragma unroll
-    for (int half = 0; half < kChunksOfBlock; ++half) {
-      const int chunk = block * kChunksOfBlock + half;
-      if (chunk < chunks.begin || chunk >= chunks.end) continue;
-      ChunkScales<Format> scales[2][2];  // [16 rows][8 of them]
+    for (int p = 0; p < kPairs; ++p) {
+      typename Operand::Codes codes;
+      if constexpr (Operand::kRows) {
+        const std::uint8_t* row = staged + Layout::kCodesAt + (warp * kStripRows + lane / 4) * Layout::kRowStride +
+                                  p * (kPairColumns * 2) + q * 32;
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const int row = row_warp * 32 + 16 * r + 8 * h + lane / 4;
-          scales[r][h].load(stage + Layout::kScalesAt + row * Format::kScaleBytes, stage + Layout::kExtraAt + row * 4, half,
-                            block);
-        }
+        for (int i = 0; i < 4; ++i) put_four(FromShared::four(row + i / 2 * 8 * Layout::kRowStride + i % 2 * 16), codes.words + 4 * i);
+      } else {
+        codes.template load<FromShared>(staged + Layout::kCodesAt + warp * Layout::kStripCodes + p * Operand::kCodeBytes,
+                                        staged + Layout::kHighAt + warp * Layout::kStripHigh + p * Operand::kHighBytes, lane);
       }
-      float acc[2][kColumns][4] = {};
+      const PairScales of_pair = scales.pair(p);
+      const std::uint32_t s16[2] = {half2_mul(of_pair.s[0], 0x2c002c00u), half2_mul(of_pair.s[1], 0x2c002c00u)};
+      // Two steps' operands are made while the two before are multiplied.
 #pragma unroll
-      for (int p = 0; p < kChunkPairs; ++p) {
-        const int pair = half * kChunkPairs + p;  // of the block
-        if (p > 0 && block * kBlockPairs + pair >= pairs) break;
-        WarpPair<Format> raw[2];
+      for (int half = 0; half < 2; ++half) {
+        std::uint32_t a[2][4];
+        Operand::operand(codes, 2 * half, of_pair, s16, a[0]);
+        Operand::operand(codes, 2 * half + 1, of_pair, s16, a[1]);
+        begin_multiplying();
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          raw[r].load(stage, code_rows[r], high + 16 * r * Layout::kHighStride, Layout::kHighStride, pair, lane);
+        for (int step = 0; step < 2; ++step) {
+          multiply_tiles<kTiles>(acc, a[step], input + p * (kInputPairBytes / 16) + (2 * half + step) * 2,
+                                 p == 0 && half == 0 && step == 0 ? goes_on : 1);
         }
-        std::uint32_t both[4];  // one column of tokens: both groups at once
-        if constexpr (kColumns == 1) load_matrices(both, stage + (input_at ^ (pair * 64)));
-#pragma unroll
-        for (int g = 0; g < 2; ++g) {
-          std::uint32_t a[2][4], b[kColumns][2];
-          float s[2][2][2], offset[2][2][2], m[2][2] = {};
-#pragma unroll
-          for (int r = 0; r < 2; ++r) {
-            raw[r].unpack(g, lane, a[r]);
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-              scales[r][h].group(2 * p + g, byte_bits, s[r][h], m[r][h]);
-              offset[r][h][0] = magic_offset(s[r][h][0]);
-              if constexpr (kHalves) offset[r][h][1] = magic_offset(s[r][h][1]);
-            }
-          }
-          if constexpr (kColumns == 1) {
-            b[0][0] = both[2 * g];
-            b[0][1] = both[2 * g + 1];
-          } else {
-#pragma unroll
-            for (int n = 0; n < kColumns; n += 2) {
-              load_matrices(b[n], stage + (input_at ^ (pair * 64 + g * 32)) + 8 * n * Layout::kInputBytes);
-            }
-          }
-#pragma unroll
-          for (int n = 0; n < kColumns; ++n) {
-            // Tokens 8n + 2q and the next: scale, scaled sum of each.
-            const float4 info = *reinterpret_cast<const float4*>(infos + ((2 * pair + g) * kTokens + 8 * n) * 8);
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-              float* to = acc[r][n];
-              if constexpr (kHalves) {
-                int first[4], second[4];
-                mma16(first, a[r], b[n][0]);
-                mma16(second, a[r] + 2, b[n][1]);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                  const float scale = i % 2 == 0 ? info.x : info.z;
-                  to[i] = __fmaf_rn(scaled_sum(first[i], s[r][i / 2][0], offset[r][i / 2][0]), scale, to[i]);
-                  to[i] = __fmaf_rn(scaled_sum(second[i], s[r][i / 2][1], offset[r][i / 2][1]), scale, to[i]);
-                }
-              } else {
-                int d[4];
-                mma32(d, a[r], b[n]);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                  to[i] = __fmaf_rn(scaled_sum(d[i], s[r][i / 2][0], offset[r][i / 2][0]), i % 2 == 0 ? info.x : info.z,
-                                    to[i]);
-                  if constexpr (Format::kKind == ScaleKind::minimum) {
-                    to[i] = __fmaf_rn(m[r][i / 2], i % 2 == 0 ? info.y : info.w, to[i]);
-                  }
-                }
-              }
-            }
-          }
+        commit_multiplying();
+        // The place of the stage before is free when all have read it; by now they have, or nearly.
+        if (p == 0 && half == 1 && warp == 0 && stage > first && stage - 1 + kStages < end) {
+          const int before = at == 0 ? kStages - 1 : at - 1;
+          wait_barrier(was_read(before), at == 0 ? parity ^ 1 : parity);
+          copy_weights(stage - 1 + kStages, before);
+          copy_input(stage - 1 + kStages, before);
         }
-      }
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-#pragma unroll
-        for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) total[r][n][i] = total[r][n][i] + acc[r][n][i];
-        }
-      }
-      if (!Shape::kSplit && (chunk + 1 == segment_end || chunk + 1 == chunks.end)) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-#pragma unroll
-          for (int n = 0; n < kColumns; ++n) {
-            float* to = total[r][n];
-            float4& sum = own[(r * kColumns + n) * kThreads];
-            if (segment_end != each) {
-              const float4 before = sum;
-              to[0] = before.x + to[0];
-              to[1] = before.y + to[1];
-              to[2] = before.z + to[2];
-              to[3] = before.w + to[3];
-            }
-            if (chunk + 1 != chunks.end) {
-              sum = {to[0], to[1], to[2], to[3]};
-              to[0] = to[1] = to[2] = to[3] = 0.0f;
-            }
-          }
-        }
-        segment_end += each;
+        wait_multiplying<1>();
       }
     }
-  }
-
-  // Element i of [r][n]: row 32 * row_warp + 16r + 8(i/2) + lane/4, token 8(kColumns * token_warp + n) + 2q + i%2.
-  if constexpr (!Shape::kSplit) {
+    wait_multiplying<0>();
+    goes_on = 1;
+    __syncwarp();
+    if (lane == 0) arrive(was_read(at));
+    if (++at == kStages) {
+      at = 0;
+      parity ^= 1;
+    }
+    if (stage + 1 == segment_end) {
+      goes_on = 0;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-#pragma unroll
-      for (int n = 0; n < kColumns; ++n) {
+      for (int n = 0; n < kTiles; ++n) {
+        const float2 scale = *reinterpret_cast<const float2*>(scales_of_input + (n * kSegments + segment) * kTileTokens + 2 * q);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int row = first_row + 32 * row_warp + 16 * r + 8 * (i / 2) + lane / 4;
-          const int token = first_token + 8 * (kColumns * token_warp + n) + 2 * q + i % 2;
-          if (token < tokens && row < w.rows) store_product(part, token, row, total[r][n][i]);
+          const float whole = acc[4 * n + i] * (i % 2 == 0 ? scale.x : scale.y);
+          if constexpr (Shape::kSplit) {
+            acc[4 * n + i] = whole;
+          } else {
+            sum[4 * n + i] = segment == first_segment ? whole : sum[4 * n + i] + whole;
+          }
+        }
+      }
+      if constexpr (!Shape::kSplit) {
+        ++segment;
+        segment_end = segment_stage(segment + 1);
+      }
+    }
+  }
+
+  const int first_row = first_strip * kStripRows, first_token = first_token_tile * kTileTokens;
+  // Element i of tile n: row 16 * warp + 8(i/2) + lane/4, token 8n + 2q + i%2.
+  if constexpr (!Shape::kSplit) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = first_row + kStripRows * warp + 8 * h + lane / 4;
+      if (row >= w.rows) continue;
+      const float undo = undo_factor<Operand>(w, row);
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int token = first_token + 8 * n + 2 * q + i;
+          if (token < tokens) store_product(part, token, row, sum[4 * n + 2 * h + i] * undo);
         }
       }
     }
   } else {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-    __syncthreads();
+    __syncthreads();  // all stages have been read
     float* sums = reinterpret_cast<float*>(memory);
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
+    for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
-      for (int n = 0; n < kColumns; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          sums[(8 * (kColumns * token_warp + n) + 2 * q + i % 2) * Shape::kSumStride + 32 * row_warp + 16 * r + 8 * (i / 2) +
-               lane / 4] = total[r][n][i];
-        }
+      for (int i = 0; i < 4; ++i) {
+        sums[(8 * n + 2 * q + i % 2) * Shape::kSumStride + kStripRows * warp + 8 * (i / 2) + lane / 4] = acc[4 * n + i];
       }
     }
     const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
     cluster.sync();
     const int segments = static_cast<int>(gridDim.x);
-    for (int at = static_cast<int>(blockIdx.x) * kThreads + t; at < kTokens * kRows; at += segments * kThreads) {
-      const int token = at / kRows, row = at % kRows;
+    for (int at = static_cast<int>(blockIdx.x * Shape::kThreads + threadIdx.x); at < Shape::kTokens * Shape::kRows;
+         at += segments * Shape::kThreads) {
+      const int token = at / Shape::kRows, row = at % Shape::kRows;
+      if (first_token + token >= tokens || first_row + row >= w.rows) continue;
       float value[kSegments];
 #pragma unroll
       for (int i = 0; i < kSegments; ++i) {
-        value[i] = i < segments ? *cluster.map_shared_rank(sums + token * Shape::kSumStride + row, i) : 0.0f;
+        if (i < segments) value[i] = *cluster.map_shared_rank(sums + token * Shape::kSumStride + row, i);
       }
 #pragma unroll
-      for (int i = 1; i < kSegments; ++i) value[0] = value[0] + value[i];
-      if (first_token + token < tokens && first_row + row < w.rows) {
-        store_product(part, first_token + token, first_row + row, value[0]);
+      for (int i = 1; i < kSegments; ++i) {
+        if (i < segments) value[0] = value[0] + value[i];
       }
+      store_product(part, first_token + token, first_row + row, value[0] * undo_factor<Operand>(w, first_row + row));
     }
     cluster.sync();  // others still read this block's sums
   }
 }
 
 // Tiles first .. first + count of a launch's rows.
-template <typename Format, typename Shape>
-void launch_tiles(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, int first, int count,
+template <typename Operand, typename Shape>
+void launch_tiles(const LinearPart* parts, int n_parts, const HalfInput& x, int tokens, int first, int count,
                   cudaStream_t stream) {
   ProductParts launch{};
-  launch.n_parts = n_parts;
-  int tiles = 0;
-  for (int i = 0; i < n_parts; ++i) {
-    launch.part[i] = parts[i];
-    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, Shape::kRows));
-    launch.tile_end[i] = tiles;
-  }
-  const auto segments = static_cast<unsigned>(Shape::kSplit ? used_segments(parts[0].weight.pairs) : 1);
+  place_parts(launch, parts, n_parts, Shape::kRows);
+  const auto segments = static_cast<unsigned>(Shape::kSplit ? segments_of(parts[0].weight.pairs) : 1);
   const dim3 grid(segments, ceil_div(tokens, Shape::kTokens), static_cast<unsigned>(count));
-  launch_clusters_after("linear_tiles", tile_kernel<Format, Shape>, grid, Shape::kThreads,
-                        tile_shared_bytes<Format, Shape>(), stream, segments, launch, x, tokens, first);
+  launch_clusters_after("linear_tiles", tile_kernel<Operand, Shape>, grid, Shape::kThreads,
+                        tile_shared_bytes<Operand, Shape>(), stream, segments, launch, x, tokens, first);
 }
 
 // Blocks that the card runs at once; prepares the kernel when first asked.
-template <typename Format, typename Shape>
+template <typename Operand, typename Shape>
 int tile_slots() {
   static const int slots = [] {
-    constexpr int kShared = tile_shared_bytes<Format, Shape>();
-    const auto kernel = tile_kernel<Format, Shape>;
+    constexpr int kShared = tile_shared_bytes<Operand, Shape>();
+    const auto kernel = tile_kernel<Operand, Shape>;
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared), "linear_tiles");
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
                "linear_tiles");
-    int each = 0, device = 0, multiprocessors = 0;
-    check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, Shape::kThreads, kShared), "linear_tiles");
-    check_cuda(cudaGetDevice(&device), "linear_tiles");
-    check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "linear_tiles");
-    return each * multiprocessors;
+    return resident_blocks(kernel, Shape::kThreads, kShared, "linear_tiles");
   }();
   return slots;
 }
 
-// Whole waves of blocks with all columns; the rest, which would leave most of the card idle, cut into segments: in blocks of
-// Split or, where those take more waves, of Dense, more of which fit on a multiprocessor and each of which is slower.
-template <typename Format, typename Whole, typename Split, typename Dense>
-void launch_product(const LinearPart* parts, int n_parts, const QuantizedInput& x, int tokens, cudaStream_t stream) {
-  static_assert(Whole::kRows == Split::kRows && Whole::kRows == Dense::kRows);
+// Whole waves of blocks with all columns; the rest, which would leave most of the card idle, cut into segments.
+template <typename Operand, typename Whole, typename Split>
+void launch_product(const LinearPart* parts, int n_parts, const HalfInput& x, int tokens, cudaStream_t stream) {
+  static_assert(Whole::kRows == Split::kRows && Whole::kTokens == Split::kTokens);
   int tiles = 0;
   for (int i = 0; i < n_parts; ++i) tiles += static_cast<int>(ceil_div(parts[i].weight.rows, Whole::kRows));
   const int columns = static_cast<int>(ceil_div(tokens, Whole::kTokens));
-  const int slots = tile_slots<Format, Whole>();
-  // Clusters of the largest size; some multiprocessors of a group of them stay free.
-  const int split_slots = tile_slots<Format, Split>() / kSegments, dense_slots = tile_slots<Format, Dense>() / kSegments;
+  const int slots = tile_slots<Operand, Whole>();
+  tile_slots<Operand, Split>();
   int whole = tiles * columns / slots * slots / columns;
   // Nearly a wave runs as one.
   if ((tiles - whole) * columns * 4 > slots * 3) whole = tiles;
-  if (whole > 0) launch_tiles<Format, Whole>(parts, n_parts, x, tokens, 0, whole, stream);
-  if (whole == tiles) return;
-  const int clusters = (tiles - whole) * columns;
-  const int split_waves = static_cast<int>(ceil_div(clusters, split_slots)), dense_waves = static_cast<int>(ceil_div(clusters, dense_slots));
-  if (split_waves * 4 <= dense_waves * 5) {
-    launch_tiles<Format, Split>(parts, n_parts, x, tokens, whole, tiles - whole, stream);
-  } else {
-    launch_tiles<Format, Dense>(parts, n_parts, x, tokens, whole, tiles - whole, stream);
-  }
+  if (whole > 0) launch_tiles<Operand, Whole>(parts, n_parts, x, tokens, 0, whole, stream);
+  if (whole < tiles) launch_tiles<Operand, Split>(parts, n_parts, x, tokens, whole, tiles - whole, stream);
 }
 
 }  // namespace kv::cuda

@@ -1,12 +1,5 @@
-// How each format's planes (device_matrix.h) become codes and scales. A format F gives
-//   F::kHigh    bytes of high bits a pair (0, 8, 16)         F::kZero   zero point of the codes
-//   F::kKind    plain x = s*(u - z); minimum x = s*u + m; halves: as plain with a scale per 16 columns
-//   F::kCodeWords                    stored words of a pair's codes
-//   F::load_codes(w, row, pair, codes, high), F::unpack(codes, high, words)
-//                                    the pair's 64 codes as 16 words, four a word, in order of columns
-//   F::load_scales(w, row, pair, raw), F::scales_of(raw, pair, s, m)
-//                                    s[0..1] (halves: s[0..3]) and m[0..1]
-// Loading is apart from unpacking so that a kernel can have many loads on their way.
+// Weights as float32, exactly as the formats define them: embeddings, float products and the fast mode's operands read them
+// so. The planes are device_matrix.h's; products of f16 operands read those themselves (operand_formats.cuh).
 #pragma once
 
 #include "cuda/kernels/arithmetic.cuh"
@@ -14,258 +7,121 @@
 
 namespace kv::cuda {
 
-enum class ScaleKind { plain, minimum, halves };
-
 __device__ inline uint4 read16(const std::uint8_t* p) { return __ldg(reinterpret_cast<const uint4*>(p)); }
 __device__ inline uint2 read8(const std::uint8_t* p) { return __ldg(reinterpret_cast<const uint2*>(p)); }
 __device__ inline std::uint32_t read4(const std::uint8_t* p) { return __ldg(reinterpret_cast<const std::uint32_t*>(p)); }
 __device__ inline std::uint16_t read2(const std::uint8_t* p) { return __ldg(reinterpret_cast<const std::uint16_t*>(p)); }
+__device__ inline float read_half(const std::uint8_t* p) { return half_bits_to_float(read2(p)); }
 
-__device__ inline void store4(uint4 v, std::uint32_t* to) {
-  to[0] = v.x;
-  to[1] = v.y;
-  to[2] = v.z;
-  to[3] = v.w;
-}
+// Scale and minimum of the 16 columns 16q .. of a row's pair.
+struct ColumnScale {
+  float scale, minimum;
+};
+struct ColumnPlace {
+  const std::uint8_t* scales;  // of the strip
+  const std::uint8_t* extra;
+  int g, h, pair, q;
+};
 
-// A word of four codes from its nibbles and the pair's high bits. n: 0-15 in the pair.
-template <int kHigh>
-__device__ inline std::uint32_t with_high_bits(std::uint32_t nibbles, const std::uint32_t* high, int n) {
-  if constexpr (kHigh == 8) return nibbles | ((high[n % 2] >> (n / 2)) & 0x01010101u) << 4;
-  if constexpr (kHigh == 16) return nibbles | ((high[n % 4] >> (2 * (n / 4))) & 0x03030303u) << 4;
-  return nibbles;
-}
-
-// MXFP4: 12 + the signed value (0 1 2 3 4 6 8 12, negated by the fourth bit) of four nibbles.
-__device__ inline std::uint32_t shifted_mxfp4(std::uint32_t v) {
-  const std::uint32_t ones = 0x01010101u;
-  const std::uint32_t upper = (v >> 2) & ones, j0 = v & ones & upper, j1 = (v >> 1) & ones & upper;
-  const std::uint32_t magnitude = (v & 0x07070707u) + j0 + 2 * j1 + 2 * (j0 & j1);
-  const std::uint32_t sign = ((v >> 3) & ones) * 0xffu;
-  return 0x0c0c0c0cu + magnitude - 2 * (magnitude & sign);
-}
-
-template <int kHighBytes, int kZeroPoint, ScaleKind kScaleKind, bool kIsMxfp4 = false>
+template <int kHighBitCount, int kZeroPoint, bool kHasMinima>
 struct NibbleFormat {
-  static constexpr int kHigh = kHighBytes;
-  static constexpr int kZero = kZeroPoint;
-  static constexpr ScaleKind kKind = kScaleKind;
-  static constexpr bool kMxfp4 = kIsMxfp4;
-  static constexpr bool kNibbles = true;
-  static constexpr int kCodeWords = 8;
-  __device__ static void load_codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* codes,
-                                    std::uint32_t* high) {
-    const std::uint8_t* p = w.codes + row * w.code_stride + pair * 32;
-    store4(read16(p), codes);
-    store4(read16(p + 16), codes + 4);
-    if constexpr (kHigh == 8) {
-      const uint2 h = read8(w.high + row * w.high_stride + pair * 8);
-      high[0] = h.x;
-      high[1] = h.y;
-    }
-    if constexpr (kHigh == 16) store4(read16(w.high + row * w.high_stride + pair * 16), high);
-  }
-  __device__ static void unpack(const std::uint32_t* codes, const std::uint32_t* high, std::uint32_t* words) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      std::uint32_t low = codes[i] & 0x0f0f0f0fu, up = (codes[i] >> 4) & 0x0f0f0f0fu;
-      if constexpr (kMxfp4) {
-        low = shifted_mxfp4(low);
-        up = shifted_mxfp4(up);
-      }
-      words[i] = with_high_bits<kHigh>(low, high, i);
-      words[8 + i] = with_high_bits<kHigh>(up, high, 8 + i);
-    }
-  }
+  static constexpr int kHighBits = kHighBitCount, kZero = kZeroPoint;
+  static constexpr bool kMinima = kHasMinima, kNibbles = true, kMxfp4 = false;
 };
 
-// 2^23 as float bits, whose low byte becomes another's in byte_as_float.
-inline constexpr std::uint32_t kByteBits = 0x4B000000u;
-// 2^23 + byte `at` of word, exact. bits: kByteBits.
-__device__ inline float byte_as_float(std::uint32_t word, std::uint32_t bits, int at) {
-  return __uint_as_float(__byte_perm(word, bits, 0x7440u | static_cast<std::uint32_t>(at)));
-}
-// d times the byte, exact (d has 11 significant bits); offset: -2^23 * d.
-__device__ inline float times_byte(float d, float offset, std::uint32_t word, std::uint32_t bits, int at) {
-  return __fmaf_rn(byte_as_float(word, bits, at), d, offset);
-}
-// The same of a signed byte, given with its upper bit flipped.
-__device__ inline float times_signed_byte(float d, std::uint32_t flipped, std::uint32_t bits, int at) {
-  return (byte_as_float(flipped, bits, at) - 8388736.0f) * d;
-}
-
-// f16 d a group.
-struct ScalesD {
-  static constexpr int kScaleBytes = 16;  // a block of 256 columns
-  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
-    raw[0] = read4(w.scales + row * w.scale_stride + pair * 4);
-  }
-  template <bool kForProduct = false>
-  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
-    s[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
-    s[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
+// f16 d a group; with minima d and m.
+template <bool kHasMinima>
+struct GroupColumnScales {
+  __device__ static ColumnScale scale_of(const ColumnPlace& at) {
+    const std::uint8_t* p = at.scales + (at.pair * 16 + at.q / 2 * 8 + at.g) * (kHasMinima ? 8 : 4) + 2 * at.h;
+    return {read_half(p), kHasMinima ? read_half(p + 4) : 0.0f};
   }
 };
-// f16 d and m a group.
-struct ScalesDM {
-  static constexpr int kScaleBytes = 32;
-  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
-    const uint2 d = read8(w.scales + row * w.scale_stride + pair * 8);
-    raw[0] = d.x;
-    raw[1] = d.y;
-  }
-  template <bool kForProduct = false>
-  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float* m) {
-    s[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
-    m[0] = half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
-    s[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[1]));
-    m[1] = half_bits_to_float(static_cast<std::uint16_t>(raw[1] >> 16));
-  }
-};
-// Q4_K and Q5_K; the packing is described at BlockQ4_K.
-struct ScalesK {
-  static constexpr int kScaleBytes = 16;
-  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
-    store4(read16(w.scales + row * w.scale_stride + pair / 4 * 16), raw);
-  }
-  // A product may lose the sign of a zero that a weight as float32 keeps.
-  template <bool kForProduct = false>
-  __device__ static void scales_of(const std::uint32_t* raw, int pair, float* s, float* m) {
-    const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[0]));
-    const float minus_dmin = -half_bits_to_float(static_cast<std::uint16_t>(raw[0] >> 16));
-    const int c = pair % 4;
-    // Two neighbouring groups are two neighbouring bytes of each word.
-    const int shift = 16 * (c % 2);
-    const std::uint32_t w0 = raw[1] >> shift, w1 = raw[2] >> shift, w2 = raw[3] >> shift;
-    std::uint32_t scale, minimum;
-    if (c < 2) {
-      scale = w0 & 0x3f3fu;
-      minimum = w1 & 0x3f3fu;
+struct KColumnScales {
+  __device__ static ColumnScale scale_of(const ColumnPlace& at) {
+    const std::uint8_t* of_row = at.scales + at.pair / kBlockPairs * 256 + at.g * 32;
+    const std::uint8_t* words = of_row + at.q / 2 * 16 + 4;
+    const KPlace place = k_place(at.h, at.pair % kBlockPairs);
+    std::uint32_t both = read4(words + 4 * place.word) >> place.shift;
+    if (place.high_shift < 0) {
+      both &= 0x003f003fu;
     } else {
-      scale = (w2 & 0x0f0fu) | ((w0 >> 2) & 0x3030u);
-      minimum = ((w2 >> 4) & 0x0f0fu) | ((w1 >> 2) & 0x3030u);
+      both = (both & 0x000f000fu) | (read4(words + 8) >> (place.high_shift - 4) & 0x00300030u);
     }
-    if constexpr (kForProduct) {
-      const float d_offset = d * -8388608.0f, dmin_offset = minus_dmin * -8388608.0f;
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        s[i] = times_byte(d, d_offset, scale, kByteBits, i);
-        m[i] = times_byte(minus_dmin, dmin_offset, minimum, kByteBits, i);
-      }
-    } else {
-      s[0] = d * static_cast<float>(scale & 0xff);
-      s[1] = d * static_cast<float>((scale >> 8) & 0xff);
-      m[0] = minus_dmin * static_cast<float>(minimum & 0xff);
-      m[1] = minus_dmin * static_cast<float>((minimum >> 8) & 0xff);
-    }
+    const std::uint32_t d = read4(of_row + at.h * 16);
+    return {half_bits_to_float(static_cast<std::uint16_t>(d)) * static_cast<float>(both & 63u),
+            -half_bits_to_float(static_cast<std::uint16_t>(d >> 16)) * static_cast<float>(both >> 16)};
   }
 };
 
-struct FormatQ4_0 : NibbleFormat<0, 8, ScaleKind::plain>, ScalesD {};
-struct FormatQ5_0 : NibbleFormat<8, 16, ScaleKind::plain>, ScalesD {};
-struct FormatQ4_1 : NibbleFormat<0, 0, ScaleKind::minimum>, ScalesDM {};
-struct FormatQ5_1 : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesDM {};
-struct FormatQ4_K : NibbleFormat<0, 0, ScaleKind::minimum>, ScalesK {};
-struct FormatQ5_K : NibbleFormat<8, 0, ScaleKind::minimum>, ScalesK {};
-struct FormatQ6_K : NibbleFormat<16, 32, ScaleKind::halves> {
-  static constexpr int kScaleBytes = 16;
-  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
-    raw[0] = read4(w.scales + row * w.scale_stride + pair * 4);
-    raw[1] = read2(w.extra + row * w.extra_stride + pair / 4 * 2);
-  }
-  template <bool kForProduct = false>
-  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
-    const float d = half_bits_to_float(static_cast<std::uint16_t>(raw[1]));
-#pragma unroll
-    for (int i = 0; i < 4; ++i) s[i] = times_signed_byte(d, raw[0] ^ 0x80808080u, kByteBits, i);
+struct FormatQ4_0 : NibbleFormat<0, 8, false>, GroupColumnScales<false> {};
+struct FormatQ5_0 : NibbleFormat<1, 16, false>, GroupColumnScales<false> {};
+struct FormatQ4_1 : NibbleFormat<0, 0, true>, GroupColumnScales<true> {};
+struct FormatQ5_1 : NibbleFormat<1, 0, true>, GroupColumnScales<true> {};
+struct FormatQ4_K : NibbleFormat<0, 0, true>, KColumnScales {};
+struct FormatQ5_K : NibbleFormat<1, 0, true>, KColumnScales {};
+struct FormatQ6_K : NibbleFormat<2, 32, false> {
+  __device__ static ColumnScale scale_of(const ColumnPlace& at) {
+    const int block = at.pair / kBlockPairs;
+    const std::uint8_t scale = __ldg(at.scales + block * 256 + (at.g * 4 + at.q) * 8 + byte_place(at.h, at.pair % kBlockPairs));
+    const float d = read_half(at.extra + block * 32 + at.g * 4 + 2 * at.h);
+    return {d * static_cast<float>(static_cast<int>(scale) - 128), 0.0f};
   }
 };
-struct FormatMxfp4 : NibbleFormat<0, 12, ScaleKind::plain, true> {
-  static constexpr int kScaleBytes = 8;
-  __device__ static void load_scales(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* raw) {
-    raw[0] = read2(w.scales + row * w.scale_stride + pair * 2);
-  }
-  template <bool kForProduct = false>
-  __device__ static void scales_of(const std::uint32_t* raw, int, float* s, float*) {
-    s[0] = e8m0_half(raw[0] & 255);
-    s[1] = e8m0_half(raw[0] >> 8);
+struct FormatMxfp4 : NibbleFormat<0, 0, false> {
+  static constexpr bool kMxfp4 = true;
+  __device__ static ColumnScale scale_of(const ColumnPlace& at) {
+    return {e8m0_half(__ldg(at.scales + (at.pair * 16 + at.q / 2 * 8 + at.g) * 2 + at.h)), 0.0f};
   }
 };
-struct FormatQ8_0 : ScalesD {
-  static constexpr int kHigh = 0;
-  static constexpr int kZero = 0;
-  static constexpr ScaleKind kKind = ScaleKind::plain;
-  static constexpr bool kMxfp4 = false;
-  static constexpr bool kNibbles = false;
-  static constexpr int kCodeWords = 16;
-  __device__ static void load_codes(const DeviceMatrix& w, std::int64_t row, int pair, std::uint32_t* codes,
-                                    std::uint32_t*) {
-    const std::uint8_t* p = w.codes + row * w.code_stride + pair * 64;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) store4(read16(p + 16 * i), codes + 4 * i);
-  }
-  __device__ static void unpack(const std::uint32_t* codes, const std::uint32_t*, std::uint32_t* words) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) words[i] = codes[i];
-  }
+struct FormatQ8_0 : GroupColumnScales<false> {
+  static constexpr int kHighBits = 0, kZero = 128;
+  static constexpr bool kMinima = false, kNibbles = false, kMxfp4 = false;
 };
 
-// A pair as it is stored.
-template <typename Format>
-struct RawPair {
-  std::uint32_t codes[Format::kCodeWords], high[4], scales[4];
-  __device__ void load(const DeviceMatrix& w, std::int64_t row, int pair) {
-    Format::load_codes(w, row, pair, codes, high);
-    Format::load_scales(w, row, pair, scales);
-  }
-};
-
-template <typename Format>
-__device__ inline void read_scales(const DeviceMatrix& w, std::int64_t row, int pair, float* s, float* m) {
-  std::uint32_t raw[4];
-  Format::load_scales(w, row, pair, raw);
-  Format::scales_of(raw, pair, s, m);
-}
-
-// ------------------------------------------------------------------------------------------- weights as float32
-
-// Eight neighbouring columns, 8 * chunk .. + 7, exactly as the format defines them: every product rounded on its own.
+// Eight neighbouring columns, 8 * chunk .. + 7: every product rounded on its own.
 template <typename Format>
 struct LoadQuantized {
   template <bool kWhole = true>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
-    const int pair = chunk / 8, group = chunk / 4 % 2, at = chunk % 4 * 8;
-    float s[4], m[2] = {0.0f, 0.0f};
-    read_scales<Format>(w, row, pair, s, m);
-    const float scale = Format::kKind == ScaleKind::halves ? s[2 * group + at / 16] : s[group];
+    const std::int64_t strip = row / kStripRows;
+    const int g = static_cast<int>(row % 8), h = static_cast<int>(row % kStripRows / 8);
+    const int pair = chunk / 8, q = chunk % 8 / 2, first_tile = chunk % 2 * 2, lane = 4 * g + q;
+    const std::uint8_t* codes = w.codes + strip * w.code_stride;
+    const ColumnScale scale = Format::scale_of({w.scales + strip * w.scale_stride, w.extra + strip * w.extra_stride, g, h, pair, q});
     std::uint32_t words[2];
     if constexpr (Format::kNibbles) {
-      const uint2 raw = read8(w.codes + row * w.code_stride + pair * 32 + at);
-      words[0] = (raw.x >> (4 * group)) & 0x0f0f0f0fu;
-      words[1] = (raw.y >> (4 * group)) & 0x0f0f0f0fu;
-      if constexpr (Format::kMxfp4) {
-        words[0] = shifted_mxfp4(words[0]);
-        words[1] = shifted_mxfp4(words[1]);
-      }
-      if constexpr (Format::kHigh != 0) {
-        const int n = group * 8 + at / 4;
-        std::uint32_t high[Format::kHigh / 4];
-        for (int i = 0; i < Format::kHigh / 4; ++i) {
-          high[i] = read4(w.high + row * w.high_stride + pair * Format::kHigh + 4 * i);
-        }
-        words[0] = with_high_bits<Format::kHigh>(words[0], high, n);
-        words[1] = with_high_bits<Format::kHigh>(words[1], high, n + 1);
-      }
+      const uint2 v = read8(codes + (pair * 32 + lane) * 16 + 4 * first_tile);
+      words[0] = v.x;
+      words[1] = v.y;
     } else {
-      const uint2 raw = read8(w.codes + row * w.code_stride + pair * 64 + group * 32 + at);
-      words[0] = raw.x;
-      words[1] = raw.y;
+      const uint4 v = read16(codes + (pair * 64 + first_tile / 2 * 32 + lane) * 16);
+      words[0] = h == 0 ? v.x : v.y;
+      words[1] = h == 0 ? v.z : v.w;
+    }
+    std::uint32_t high = 0;
+    if constexpr (Format::kHighBits == 1) high = read4(w.high + strip * w.high_stride + (pair * 32 + lane) * 4);
+    if constexpr (Format::kHighBits == 2) {
+      high = read4(w.high + strip * w.high_stride + (pair * 32 + lane) * 8 + first_tile / 2 * 4);
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const int code = static_cast<std::int8_t>(words[i / 4] >> (8 * (i % 4)));
-      out[i] = static_cast<float>(code - Format::kZero) * scale;
-      if constexpr (Format::kKind == ScaleKind::minimum) out[i] = out[i] + m[group];
+      const int t = first_tile + i / 4;
+      int code;
+      if constexpr (Format::kNibbles) {
+        code = static_cast<int>(words[i / 4] >> code_shift(h, i % 4) & 15u);
+        if constexpr (Format::kHighBits == 1) code |= static_cast<int>(high >> fifth_shift(t, h, i % 4) & 1u) << 4;
+        if constexpr (Format::kHighBits == 2) code |= static_cast<int>(high >> sixth_shift(t, h, i % 4) & 3u) << 4;
+      } else {
+        code = static_cast<int>(words[i / 4] >> (8 * byte_of_code(i % 4)) & 255u);
+      }
+      if constexpr (Format::kMxfp4) {
+        // Twice E2M1's values: 0 1 2 3 4 6 8 12, negated by the fourth bit.
+        const int v = code & 7, magnitude = v < 4 ? v : (2 + v % 2) << (v / 2 - 1);
+        code = code >= 8 ? -magnitude : magnitude;
+      }
+      out[i] = static_cast<float>(code - Format::kZero) * scale.scale;
+      if constexpr (Format::kMinima) out[i] = out[i] + scale.minimum;
     }
   }
 };
@@ -273,24 +129,18 @@ struct LoadQuantized {
 // Floats. kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
 template <typename Value, float (*to_float)(Value)>
 struct LoadFloats {
-  // Eight columns as they are stored, of rows that are whole chunks.
-  struct Raw {
-    uint4 part[sizeof(Value) / 2];
-  };
-  __device__ static Raw load(const DeviceMatrix& w, std::int64_t row, int chunk) {
-    const std::uint8_t* p = w.codes + row * w.code_stride + chunk * std::int64_t{8 * sizeof(Value)};
-    Raw raw;
-#pragma unroll
-    for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw.part[i] = read16(p + 16 * i);
-    return raw;
-  }
-  __device__ static void convert(const Raw& raw, float* out) {
-    const Value* values = reinterpret_cast<const Value*>(raw.part);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
-  }
   template <bool kWhole = false>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
+    if constexpr (sizeof(Value) == 2) {
+      if (!w.by_rows) {
+        const int h = static_cast<int>(row % kStripRows / 8), lane = static_cast<int>(row % 8) * 4 + chunk % 8 / 2;
+        const uint4 raw = read16(w.codes + row / kStripRows * w.code_stride + (chunk / 8 * 128 + (2 * h + chunk % 2) * 32 + lane) * 16);
+        const Value* values = reinterpret_cast<const Value*>(&raw);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
+        return;
+      }
+    }
     const Value* p = reinterpret_cast<const Value*>(w.codes + row * w.code_stride) + 8 * chunk;
     if (kWhole || w.cols % 8 == 0) {
       uint4 raw[sizeof(Value) / 2];

@@ -92,7 +92,8 @@ void check_extents(const kv_model& description, const std::vector<std::unique_pt
 
 }  // namespace
 
-DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_progress_callback progress, void* user)
+DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, bool floats_by_rows, kv_progress_callback progress,
+                         void* user)
     : description_(description) {
   for (std::uint32_t i = 0; i < description.n_layers; ++i) {
     layers_.emplace_back();
@@ -127,19 +128,15 @@ DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_p
     at.matrix.dtype = tensor.dtype;
     at.matrix.rows = static_cast<std::int32_t>(tensor.shape[0]);
     at.matrix.cols = static_cast<std::int32_t>(tensor.shape[1]);
-    at.planes = plan_planes(at.matrix);
+    at.planes = plan_planes(at.matrix, floats_by_rows);
     longest_row = std::max(longest_row, tensor.bytes / tensor.shape[0]);
-    total += static_cast<std::uint64_t>(at.planes.codes + at.planes.high + at.planes.scales + at.planes.extra);
-    if (tensor.dtype >= KV_Q8_0 && tensor.shape[1] > static_cast<std::uint64_t>(max_quantized_columns())) {
-      fail(KV_UNSUPPORTED, "tensor %u: expected at most %lld columns of quantized weights, found %llu", i,
-           static_cast<long long>(max_quantized_columns()), static_cast<unsigned long long>(tensor.shape[1]));
-    }
+    total += static_cast<std::uint64_t>(at.planes.total());
   }
   const std::uint64_t ropes_at = total;
   for (std::uint32_t i = 0; i < description.n_ropes; ++i) total += round_up(description.ropes[i].rotary_dim / 2 * 8);
   weights_ = DeviceBuffer<std::uint8_t>(ledger, ledger.weights_bytes, total, "weights");
 
-  staging_bytes_ = 2 * std::max(kStagingBytes, longest_row);
+  staging_bytes_ = 2 * std::max(kStagingBytes, kStripRows * longest_row);
   if (ledger.only_counts) {
     for (std::uint32_t i = 0; i < description.n_tensors; ++i) {
       const kv_tensor& tensor = description.tensors[i];
@@ -178,12 +175,9 @@ DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_p
       continue;
     }
     DeviceMatrix& matrix = at.matrix;
-    matrix.codes = base;
-    matrix.high = matrix.codes + at.planes.codes;
-    matrix.scales = matrix.high + at.planes.high;
-    matrix.extra = matrix.scales + at.planes.scales;
+    place_planes(matrix, at.planes, base);
     const std::uint64_t row_bytes = tensor.bytes / tensor.shape[0];
-    const std::uint64_t step = staging.bytes() / row_bytes;
+    const std::uint64_t step = staging.bytes() / row_bytes / kStripRows * kStripRows;
     for (std::uint64_t row = 0; row < tensor.shape[0]; row += step) {
       const std::uint64_t rows = std::min(step, tensor.shape[0] - row);
       staging.send(data + row * row_bytes, rows * row_bytes, [&](const std::uint8_t* raw, cudaStream_t stream) {

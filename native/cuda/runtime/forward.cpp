@@ -16,8 +16,8 @@ Forward::Forward(const DeviceModel& model, const KvPool& pool, const Workspace& 
   }
 }
 
-bool Forward::wants_quantized(const DeviceMatrix& weight) const {
-  return mode_ != KV_ACTIVATIONS_FLOAT && weight.dtype >= KV_Q8_0;
+bool Forward::wants_halves(const DeviceMatrix& weight) const {
+  return mode_ != KV_ACTIVATIONS_FLOAT && takes_halves(weight);
 }
 
 bool Forward::uses_library(const StepPlan& plan) const {
@@ -29,8 +29,8 @@ void Forward::product(const StepPlan& plan, const LinearArgs& args, cudaStream_t
   linear(args, stream);
 }
 
-QuantizedInput Forward::quantized(bool wanted) const {
-  return wanted ? QuantizedInput{space_.codes.data(), space_.groups.data()} : QuantizedInput{nullptr, nullptr};
+HalfInput Forward::halves(bool wanted) const {
+  return wanted ? HalfInput{space_.codes.data(), space_.scales.data()} : HalfInput{nullptr, nullptr};
 }
 
 void Forward::launch(const StepPlan& plan, const std::vector<Wanted>& wanted, float* returned_logits,
@@ -57,13 +57,11 @@ void Forward::launch(const StepPlan& plan, const std::vector<Wanted>& wanted, fl
   launch_logits(plan, wanted, returned_logits, stream);
 }
 
-void Forward::norm(float* joined, const float* join_norm, const float* weight, bool quantize, bool keep,
+void Forward::norm(float* joined, const float* join_norm, const float* weight, bool in_halves, bool keep,
                    std::uint32_t tokens, const std::int32_t* rows, cudaStream_t stream) const {
   const auto hidden = static_cast<std::int32_t>(model_.scalars().hidden);
   rms_norm({space_.x.data(), join_norm == nullptr ? nullptr : joined, join_norm, weight,
-            keep ? space_.normed.data() : nullptr, quantize ? space_.codes.data() : nullptr,
-            quantize ? space_.groups.data() : nullptr, rows, hidden, (hidden + 63) / 64,
-            static_cast<std::int32_t>(tokens), model_.scalars().norm_epsilon}, stream);
+            keep ? space_.normed.data() : nullptr, halves(in_halves), rows, hidden, static_cast<std::int32_t>(tokens), model_.scalars().norm_epsilon}, stream);
 }
 
 void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const DeviceLayer& layer,
@@ -74,12 +72,12 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const std::int32_t q_width = static_cast<std::int32_t>(shape.n_heads * shape.head_dim);
   const std::int32_t kv_width = static_cast<std::int32_t>(shape.n_kv_heads * shape.head_dim);
   const bool small = !uses_library(plan);
-  const bool all_quantized =
-      small && wants_quantized(layer.q.weight) && wants_quantized(layer.k.weight) && wants_quantized(layer.v.weight);
-  const bool any_quantized = small && (wants_quantized(layer.q.weight) || wants_quantized(layer.k.weight) ||
-                                       wants_quantized(layer.v.weight));
+  const bool all_halves =
+      small && wants_halves(layer.q.weight) && wants_halves(layer.k.weight) && wants_halves(layer.v.weight);
+  const bool any_halves = small && (wants_halves(layer.q.weight) || wants_halves(layer.k.weight) ||
+                                       wants_halves(layer.v.weight));
   norm(space_.y.data(), index == 0 ? nullptr : model_.layers()[index - 1].ffn_post_norm, layer.attention_norm,
-       any_quantized, !all_quantized, plan.n_tokens, nullptr, stream);
+       any_halves, !all_halves, plan.n_tokens, nullptr, stream);
   // Strict products add their biases; after the library's, the heads do.
   const auto bias_of = [&](const DeviceLinear& linear, bool of_products) {
     return of_products == small ? linear.bias : nullptr;
@@ -87,7 +85,7 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const LinearArgs qkv{{{layer.q.weight, bias_of(layer.q, true), space_.q.data(), q_width, 0},
                         {layer.k.weight, bias_of(layer.k, true), space_.k.data(), kv_width, 0},
                         {layer.v.weight, bias_of(layer.v, true), space_.v.data(), kv_width, 0}},
-                       3, quantized(any_quantized), space_.normed.data(), hidden, T};
+                       3, halves(any_halves), space_.normed.data(), hidden, T};
   product(plan, qkv, stream);
 
   const bool rotates = shape.rope >= 0;
@@ -106,15 +104,14 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const AttentionGeometry geometry{shape.n_heads, shape.n_kv_heads, shape.head_dim};
   const auto g = static_cast<std::size_t>(
       std::find(limits_.geometries.begin(), limits_.geometries.end(), geometry) - limits_.geometries.begin());
-  // The 8-bit form comes from attention itself where heads are whole groups and a token whole pairs.
-  const bool quantize = small && wants_quantized(layer.attention_output.weight);
+  // The f16 form comes from attention itself where f16 surely holds it and all items are split.
+  const bool in_halves = small && wants_halves(layer.attention_output.weight);
   const bool on_tensors = plan.n_walk_items[g] != 0 && plan.walk_rows[g] == kTensorRows;
-  const bool fused = quantize && !on_tensors && shape.head_dim % 32 == 0 && q_width % 64 == 0;
+  const bool fused = in_halves && plan.n_walk_items[g] == 0 && pool_.dtype() == KV_F16 && q_width % 256 == 0;
   AttentionArgs args{};
   args.q = space_.q.data();
   args.out = fused ? nullptr : space_.attended.data();
-  args.codes = fused ? space_.codes.data() : nullptr;
-  args.groups = fused ? space_.groups.data() : nullptr;
+  args.halves = halves(fused);
   args.sinks = layer.sinks;
   args.pool = pool_.layer(index);
   args.block_bytes = block_bytes;
@@ -149,13 +146,12 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
     }
   }
 
-  if (quantize && !fused) {
-    activation({space_.attended.data(), nullptr, nullptr, space_.codes.data(), space_.groups.data(), q_width,
-                (q_width + 63) / 64, T, -1}, stream);
+  if (in_halves && !fused) {
+    activation({space_.attended.data(), nullptr, nullptr, halves(true), q_width, T, -1}, stream);
   }
   const bool joins = layer.attention_post_norm == nullptr;
   product(plan, {{{layer.attention_output.weight, layer.attention_output.bias,
-                   joins ? space_.x.data() : space_.y.data(), hidden, joins ? 1 : 0}, {}, {}}, 1, quantized(quantize),
+                   joins ? space_.x.data() : space_.y.data(), hidden, joins ? 1 : 0}, {}, {}}, 1, halves(in_halves),
                  space_.attended.data(), q_width, T}, stream);
 }
 
@@ -164,11 +160,11 @@ void Forward::launch_feed_forward(const StepPlan& plan, const DeviceLayer& layer
   const auto hidden = static_cast<std::int32_t>(model_.scalars().hidden);
   const auto ffn = static_cast<std::int32_t>(layer.shape.ffn_dim);
   const bool small = !uses_library(plan);
-  const bool all = small && wants_quantized(layer.gate.weight) && wants_quantized(layer.up.weight);
-  const bool any = small && (wants_quantized(layer.gate.weight) || wants_quantized(layer.up.weight));
+  const bool all = small && wants_halves(layer.gate.weight) && wants_halves(layer.up.weight);
+  const bool any = small && (wants_halves(layer.gate.weight) || wants_halves(layer.up.weight));
   norm(space_.y.data(), layer.attention_post_norm, layer.ffn_norm, any, !all, plan.n_tokens, nullptr, stream);
   product(plan, {{{layer.gate.weight, layer.gate.bias, space_.gate.data(), ffn, 0},
-                  {layer.up.weight, layer.up.bias, space_.up.data(), ffn, 0}, {}}, 2, quantized(any),
+                  {layer.up.weight, layer.up.bias, space_.up.data(), ffn, 0}, {}}, 2, halves(any),
                  space_.normed.data(), hidden, T}, stream);
   const bool joins = layer.ffn_post_norm == nullptr;
   const LinearPart down{layer.down.weight, layer.down.bias, joins ? space_.x.data() : space_.y.data(), hidden,
@@ -177,25 +173,24 @@ void Forward::launch_feed_forward(const StepPlan& plan, const DeviceLayer& layer
     return library_->gated_linear({{down, {}, {}}, 1, {}, space_.gate.data(), ffn, T}, space_.up.data(),
                                   layer.shape.activation, stream);
   }
-  const bool quantize = wants_quantized(layer.down.weight);
-  activation({space_.gate.data(), space_.up.data(), quantize ? nullptr : space_.gate.data(),
-              quantize ? space_.codes.data() : nullptr, quantize ? space_.groups.data() : nullptr, ffn, (ffn + 63) / 64,
-              T, layer.shape.activation}, stream);
-  linear({{down, {}, {}}, 1, quantized(quantize), space_.gate.data(), ffn, T}, stream);
+  const bool in_halves = wants_halves(layer.down.weight);
+  activation({space_.gate.data(), space_.up.data(), in_halves ? nullptr : space_.gate.data(), halves(in_halves), ffn, T,
+              layer.shape.activation}, stream);
+  linear({{down, {}, {}}, 1, halves(in_halves), space_.gate.data(), ffn, T}, stream);
 }
 
 void Forward::launch_logits(const StepPlan& plan, const std::vector<Wanted>& wanted, float* returned_logits,
                             cudaStream_t stream) const {
   const std::uint64_t V = limits_.batch.vocabulary;
   const DeviceLinear& output = model_.output();
-  const bool quantize = wants_quantized(output.weight);
+  const bool in_halves = wants_halves(output.weight);
   std::uint8_t* out = space_.output.data();
   for (std::uint32_t done = 0; done < plan.n_wanted; done += space_.logits_rows) {
     const std::uint32_t rows = std::min(space_.logits_rows, plan.n_wanted - done);
-    norm(space_.y.data(), model_.layers().back().ffn_post_norm, model_.output_norm(), quantize, !quantize, rows,
+    norm(space_.y.data(), model_.layers().back().ffn_post_norm, model_.output_norm(), in_halves, !in_halves, rows,
          input<std::int32_t>(plan.wanted_tokens) + done, stream);
     linear({{{output.weight, nullptr, space_.logits.data(), static_cast<std::int64_t>(V), 0}, {}, {}}, 1,
-            quantized(quantize), space_.normed.data(), model_.scalars().hidden, static_cast<std::int32_t>(rows)}, stream);
+            halves(in_halves), space_.normed.data(), model_.scalars().hidden, static_cast<std::int32_t>(rows)}, stream);
     if (model_.scalars().logit_scale != 1.0f || model_.scalars().final_logit_softcap != 0.0f) {
       scale_logits(space_.logits.data(), static_cast<std::int64_t>(rows * V), model_.scalars().logit_scale,
                    model_.scalars().final_logit_softcap, stream);

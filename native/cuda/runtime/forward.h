@@ -29,15 +29,15 @@ class Forward {
   }
   // Whether a step goes by the library (fast mode): activations stay float32 between its kernels.
   bool uses_library(const StepPlan& plan) const;
-  bool wants_quantized(const DeviceMatrix& weight) const;
+  bool wants_halves(const DeviceMatrix& weight) const;
   void product(const StepPlan& plan, const LinearArgs& args, cudaStream_t stream) const;
   void launch_attention(const StepPlan& plan, std::uint32_t index, const DeviceLayer& layer, cudaStream_t stream) const;
   void launch_feed_forward(const StepPlan& plan, const DeviceLayer& layer, cudaStream_t stream) const;
   void launch_logits(const StepPlan& plan, const std::vector<Wanted>& wanted, float* returned_logits,
                      cudaStream_t stream) const;
-  void norm(float* joined, const float* join_norm, const float* weight, bool quantize, bool keep, std::uint32_t tokens,
+  void norm(float* joined, const float* join_norm, const float* weight, bool in_halves, bool keep, std::uint32_t tokens,
             const std::int32_t* rows, cudaStream_t stream) const;
-  QuantizedInput quantized(bool wanted) const;
+  HalfInput halves(bool wanted) const;
 
   const DeviceModel& model_;
   const KvPool& pool_;

@@ -49,10 +49,10 @@ void LibraryProducts::gated_linear(const LinearArgs& args, const float* up, std:
     if (!library_takes(w)) {
       float* x = const_cast<float*>(args.x);  // the gates are the activation's to overwrite
       if (!combined) {
-        activation({x, up, x, nullptr, nullptr, w.cols, (w.cols + 63) / 64, args.tokens, activation_kind}, stream);
+        activation({x, up, x, {}, w.cols, args.tokens, activation_kind}, stream);
       }
       combined = true;
-      kv::cuda::linear({{part, {}, {}}, 1, {nullptr, nullptr}, args.x, args.ldx, args.tokens}, stream);
+      kv::cuda::linear({{part, {}, {}}, 1, {}, args.x, args.ldx, args.tokens}, stream);
       continue;
     }
     const bool is_bf16 = w.dtype == KV_BF16;

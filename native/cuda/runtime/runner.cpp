@@ -40,7 +40,7 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
       ledger_(options->poison_pool != 0),
       host_ledger_(options->poison_pool != 0),
       mode_(static_cast<kv_activation_mode>(options->activation_mode)),
-      model_(*model, ledger_, progress, user),
+      model_(*model, ledger_, mode_ == KV_ACTIVATIONS_FAST, progress, user),
       limits_(limits_of(*model, model_, *options)),
       pool_(ledger_, model_, options->n_blocks, static_cast<kv_dtype>(options->kv_dtype)),
       space_(ledger_, model_, limits_),
@@ -79,8 +79,8 @@ Runner::~Runner() {
 }
 
 const char* Runner::numerics_id() const {
-  if (mode_ == KV_ACTIVATIONS_FAST) return "cuda-2/fast";
-  return mode_ == KV_ACTIVATIONS_FLOAT ? "cuda-2/float-activations" : "cuda-2/int8-activations";
+  if (mode_ == KV_ACTIVATIONS_FAST) return "cuda-3/fast";
+  return mode_ == KV_ACTIVATIONS_FLOAT ? "cuda-3/float-activations" : "cuda-3/f16-operands";
 }
 
 kv_memory Runner::memory() const {

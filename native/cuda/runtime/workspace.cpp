@@ -14,7 +14,7 @@ constexpr std::uint64_t kMaxStateBytes = std::uint64_t{256} << 20;
 constexpr std::uint64_t kMaxLogitsBytes = std::uint64_t{128} << 20;
 
 struct Widths {
-  std::uint64_t q = 0, kv = 0, ffn = 0, quantized = 0, rope = 0;
+  std::uint64_t q = 0, kv = 0, ffn = 0, input = 0, rope = 0;
 };
 
 Widths widths_of(const DeviceModel& model) {
@@ -25,7 +25,8 @@ Widths widths_of(const DeviceModel& model) {
     widths.kv = std::max(widths.kv, std::uint64_t{shape.n_kv_heads} * shape.head_dim);
     widths.ffn = std::max(widths.ffn, std::uint64_t{shape.ffn_dim});
   }
-  widths.quantized = (std::max({widths.q, widths.ffn, std::uint64_t{model.scalars().hidden}}) + 63) / 64 * 64;
+  const std::uint64_t widest = std::max({widths.q, widths.ffn, std::uint64_t{model.scalars().hidden}});
+  widths.input = static_cast<std::uint64_t>(pairs_of(static_cast<int>(widest))) * kPairColumns;
   for (const DeviceRope& rope : model.ropes()) widths.rope += static_cast<std::uint64_t>(rope.rotary_dim / 2);
   return widths;
 }
@@ -65,8 +66,10 @@ Workspace::Workspace(DeviceLedger& ledger, const DeviceModel& model, const PlanL
   attended = floats("attention outputs", T, widths.q);
   gate = floats("gates", T, widths.ffn);
   up = floats("ups", T, widths.ffn);
-  codes = DeviceBuffer<std::int8_t>(ledger, ledger.workspace_bytes, T * widths.quantized, "quantized activations");
-  groups = DeviceBuffer<GroupInfo>(ledger, ledger.workspace_bytes, T * widths.quantized / 32, "quantized activations");
+  const std::uint64_t tiled = (T + kTileTokens - 1) / kTileTokens * kTileTokens;
+  codes = DeviceBuffer<std::uint16_t>(ledger, ledger.workspace_bytes,
+                                      buffer_product("16-bit activations", tiled, widths.input, 2) / 2, "16-bit activations");
+  scales = floats("16-bit activations", tiled, kSegments);
   cosines = floats("rope cosines", T, widths.rope);
   sines = floats("rope sines", T, widths.rope);
   states = floats("attention states", 1, limits.state_floats);

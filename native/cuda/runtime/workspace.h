@@ -21,8 +21,8 @@ struct Workspace {
   DeviceBuffer<float> k, v;      // (T, Hkv*D)
   DeviceBuffer<float> attended;  // (T, Hq*D)
   DeviceBuffer<float> gate, up;  // (T, ffn)
-  DeviceBuffer<std::int8_t> codes;   // 8-bit form of whichever of them feeds the next product
-  DeviceBuffer<GroupInfo> groups;
+  DeviceBuffer<std::uint16_t> codes;  // f16 form of whichever of them feeds the next product (HalfInput)
+  DeviceBuffer<float> scales;
   DeviceBuffer<float> cosines, sines;  // all ropes one after another, (T, rotary_dim/2) each
   DeviceBuffer<float> states;          // of split attention
 
