@@ -43,16 +43,13 @@ inline constexpr int kBlockPairs = 4;  // of a block of 256 columns
 
 __host__ __device__ constexpr int pairs_of(int cols) { return (cols + 255) / 256 * kBlockPairs; }
 
-// A product's columns are cut into segments, runs of blocks i * blocks / n .. (i + 1) * blocks / n: as many of 5 to 8 as come
-// out most even, and the more the better; with fewer than five blocks each is one.
+// A product's columns are cut into segments, runs of blocks i * blocks / n .. (i + 1) * blocks / n: eight, or seven where the
+// longest is more than a tenth less uneven; with fewer than seven blocks each is one.
 inline constexpr int kSegments = 8;
 __host__ __device__ inline int segments_of(int pairs) {
   const int blocks = pairs / kBlockPairs;
-  int best = blocks < kSegments ? blocks : kSegments;
-  for (int n = best - 1; n >= 5; --n) {
-    if ((blocks + n - 1) / n * n < (blocks + best - 1) / best * best) best = n;
-  }
-  return best;
+  if (blocks < kSegments) return blocks;
+  return (blocks + 6) / 7 * 7 * 10 < (blocks + 7) / 8 * 8 * 9 ? 7 : kSegments;
 }
 // Block at which segment i of n begins; i = n: where the last ends.
 __host__ __device__ inline int segment_begin(int pairs, int n, int i) { return pairs / kBlockPairs * i / n; }

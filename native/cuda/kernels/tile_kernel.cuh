@@ -1,5 +1,5 @@
 // The kernel of linear_tiles: 64 * kGroups weight rows by 8 * kTiles tokens, four warps for each 64 rows. Stages of columns
-// are copied to shared memory ahead, by the first warp; every warp makes operands of a strip in its registers and has them
+// are copied to shared memory ahead; every warp makes operands of a strip in its registers and has them
 // multiplied with the tokens where those lie. kSplit: a cluster of blocks, each one segment of the columns, else one block all of
 // them one after another; the bits are the same (linear_halves.cuh).
 #pragma once
@@ -17,6 +17,7 @@ struct TileShape {
   static constexpr int kGroups = kGroupCount, kTiles = kTileCount;
   static constexpr bool kSplit = kIsSplit;
   static constexpr int kStages = kStageCount, kResident = kResidentBlocks;
+  static constexpr int kBatch = kTiles == 8 ? 2 : 4;
   static constexpr int kWarps = 4 * kGroups, kThreads = 32 * kWarps;
   static constexpr int kStrips = kWarps, kRows = kStripRows * kStrips, kTokens = kTileTokens * kTiles;
   // Sums of a segment, (kTokens, kRows); neighbouring pairs of tokens in other banks.
@@ -54,6 +55,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     tile_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int first_tile) {
   constexpr int kTiles = Shape::kTiles, kStages = Shape::kStages, kPairs = Operand::kStagePairs, kWarps = Shape::kWarps;
   constexpr int kStagesOfBlock = kBlockPairs / kPairs;
+  constexpr int kBatch = Shape::kBatch;  // steps whose operands are held at once
   using Layout = StageLayout<Operand, Shape::kStrips, kTiles>;
   extern __shared__ std::uint8_t unaligned[];
   __shared__ std::uint64_t barriers[2 * kStages];  // a stage has come; it has been read
@@ -92,10 +94,12 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
   __syncthreads();
   let_next_begin();
 
-  // Of the first warp.
+  // Every warp copies its own strip and its share of the token tiles, each copy by a lane of its own.
+  const int own_strip = first_strip + min(warp, last_strip);
   const auto tile_of = [&](int i) { return std::int64_t{first_token_tile + min(i, last_token_tile)}; };
   const auto copy_input = [&](int stage, int at) {
-    for (int i = lane; i < kTiles; i += 32) {
+    const int i = warp + kWarps * lane;
+    if (i < kTiles) {
       bulk_copy(memory_at + at * Layout::kBytes + i * Layout::kTileInput,
                 reinterpret_cast<const std::uint8_t*>(x.codes) + (tile_of(i) * pairs + stage * kPairs) * kInputPairBytes,
                 Layout::kTileInput, came(at));
@@ -105,41 +109,32 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     const std::uint32_t to = memory_at + at * Layout::kBytes;
     int row_bytes = 0;
     if constexpr (Operand::kRows) row_bytes = max(0, min(Layout::kRowBytes, (w.cols - stage * kPairs * kPairColumns) * 2));
-    if (lane == 0) {
+    if (threadIdx.x == 0) {
       arrive_expecting(came(at), kTiles * Layout::kTileInput +
                                      (Operand::kRows ? Shape::kRows * row_bytes : Layout::kEnd - Layout::kCodesAt));
     }
-    __syncwarp();
     if constexpr (Operand::kRows) {
-      for (int i = lane; i < Shape::kRows && row_bytes > 0; i += 32) {
-        const std::int64_t row = min(first_strip * kStripRows + i, w.rows - 1);
-        bulk_copy(to + Layout::kCodesAt + i * Layout::kRowStride, w.codes + row * w.code_stride + stage * Layout::kRowBytes, row_bytes,
-                  came(at));
+      if (lane < kStripRows && row_bytes > 0) {
+        const std::int64_t row = min((first_strip + warp) * kStripRows + lane, w.rows - 1);
+        bulk_copy(to + Layout::kCodesAt + (warp * kStripRows + lane) * Layout::kRowStride,
+                  w.codes + row * w.code_stride + stage * Layout::kRowBytes, row_bytes, came(at));
       }
     } else {
-      const auto copy_plane = [&]<int kBytes>(int plane_at, const std::uint8_t* plane, std::int64_t stride, int first_lane) {
-        if constexpr (kBytes != 0) {
-          const int i = (lane + 32 - first_lane) % 32;
-          if (i < Shape::kStrips) {
-            bulk_copy(to + plane_at + i * kBytes, plane + (first_strip + min(i, last_strip)) * stride + std::int64_t{stage} * kBytes,
-                      kBytes, came(at));
-          }
+      const auto copy_plane = [&]<int kBytes>(int plane_at, const std::uint8_t* plane, std::int64_t stride, int of_lane) {
+        if (kBytes != 0 && lane == of_lane) {
+          bulk_copy(to + plane_at + warp * kBytes, plane + own_strip * stride + std::int64_t{stage} * kBytes, kBytes, came(at));
         }
       };
-      copy_plane.template operator()<Layout::kStripCodes>(Layout::kCodesAt, w.codes, w.code_stride, 0);
-      copy_plane.template operator()<Layout::kStripScales>(Layout::kScalesAt, w.scales, w.scale_stride, 8);
-      copy_plane.template operator()<Layout::kStripHigh>(Layout::kHighAt, w.high, w.high_stride, 16);
-      copy_plane.template operator()<Layout::kStripExtra>(Layout::kExtraAt, w.extra, w.extra_stride, 24);
+      copy_plane.template operator()<Layout::kStripCodes>(Layout::kCodesAt, w.codes, w.code_stride, 31);
+      copy_plane.template operator()<Layout::kStripScales>(Layout::kScalesAt, w.scales, w.scale_stride, 30);
+      copy_plane.template operator()<Layout::kStripHigh>(Layout::kHighAt, w.high, w.high_stride, 29);
+      copy_plane.template operator()<Layout::kStripExtra>(Layout::kExtraAt, w.extra, w.extra_stride, 28);
     }
   };
   // Weights are on their way before the input is there.
-  if (warp == 0) {
-    for (int i = 0; i < kStages && first + i < end; ++i) copy_weights(first + i, i);
-  }
+  for (int i = 0; i < kStages && first + i < end; ++i) copy_weights(first + i, i);
   wait_for_previous();
-  if (warp == 0) {
-    for (int i = 0; i < kStages && first + i < end; ++i) copy_input(first + i, i);
-  }
+  for (int i = 0; i < kStages && first + i < end; ++i) copy_input(first + i, i);
   for (int i = threadIdx.x; i < kTiles * kSegments * kTileTokens; i += Shape::kThreads) {
     constexpr int kTileScales = kSegments * kTileTokens;
     scales_of_input[i] = x.scales[tile_of(i / kTileScales) * kTileScales + i % kTileScales];
@@ -148,7 +143,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
 
   float acc[kTiles * 4];
   float sum[Shape::kSplit ? 1 : kTiles * 4];  // of the segments before
-  const int own_strip = first_strip + min(warp, last_strip);
   float factor[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) factor[h] = row_factor<Operand>(w, own_strip * kStripRows + lane / 4 + 8 * h);
@@ -166,8 +160,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     scales.template load<FromShared>(staged + Layout::kScalesAt + warp * Layout::kStripScales,
                                      staged + Layout::kExtraAt + warp * Layout::kStripExtra, lane);
     scales.prepare(factor[0], factor[1]);
-#pragma unroll
-    for (int p = 0; p < kPairs; ++p) {
+    const auto load_codes = [&](int p) {
       typename Operand::Codes codes;
       if constexpr (Operand::kRows) {
         const std::uint8_t* row = staged + Layout::kCodesAt + (warp * kStripRows + lane / 4) * Layout::kRowStride +
@@ -178,23 +171,30 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
         codes.template load<FromShared>(staged + Layout::kCodesAt + warp * Layout::kStripCodes + p * Operand::kCodeBytes,
                                         staged + Layout::kHighAt + warp * Layout::kStripHigh + p * Operand::kHighBytes, lane);
       }
+      return codes;
+    };
+    typename Operand::Codes next_codes = load_codes(0);
+#pragma unroll
+    for (int p = 0; p < kPairs; ++p) {
+      const typename Operand::Codes codes = next_codes;
+      if (p + 1 < kPairs) next_codes = load_codes(p + 1);
       const PairScales of_pair = scales.pair(p);
       const std::uint32_t s16[2] = {half2_mul(of_pair.s[0], 0x2c002c00u), half2_mul(of_pair.s[1], 0x2c002c00u)};
-      // Two steps' operands are made while the two before are multiplied.
+      // Some steps' operands are made while those before are multiplied.
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        std::uint32_t a[2][4];
-        Operand::operand(codes, 2 * half, of_pair, s16, a[0]);
-        Operand::operand(codes, 2 * half + 1, of_pair, s16, a[1]);
+      for (int batch = 0; batch < 4 / kBatch; ++batch) {
+        std::uint32_t a[kBatch][4];
+#pragma unroll
+        for (int step = 0; step < kBatch; ++step) Operand::operand(codes, batch * kBatch + step, of_pair, s16, a[step]);
         begin_multiplying();
 #pragma unroll
-        for (int step = 0; step < 2; ++step) {
-          multiply_tiles<kTiles>(acc, a[step], input + p * (kInputPairBytes / 16) + (2 * half + step) * 2,
-                                 p == 0 && half == 0 && step == 0 ? goes_on : 1);
+        for (int step = 0; step < kBatch; ++step) {
+          multiply_tiles<kTiles>(acc, a[step], input + p * (kInputPairBytes / 16) + (batch * kBatch + step) * 2,
+                                 p == 0 && batch == 0 && step == 0 ? goes_on : 1);
         }
         commit_multiplying();
         // The place of the stage before is free when all have read it; by now they have, or nearly.
-        if (p == 0 && half == 1 && warp == 0 && stage > first && stage - 1 + kStages < end) {
+        if (p == 0 && batch == 0 && stage > first && stage - 1 + kStages < end) {
           const int before = at == 0 ? kStages - 1 : at - 1;
           wait_barrier(was_read(before), at == 0 ? parity ^ 1 : parity);
           copy_weights(stage - 1 + kStages, before);

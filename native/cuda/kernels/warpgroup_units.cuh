@@ -40,11 +40,16 @@ __device__ inline std::uint64_t input_descriptor(std::uint32_t address, int stri
   return (address & 0x3ffff) >> 4 | std::uint64_t{1} << 16 | static_cast<std::uint64_t>(stride >> 4) << 32 | std::uint64_t{1} << 62;
 }
 // Before the first multiplication that reads registers which were written since.
-__device__ inline void begin_multiplying() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void commit_multiplying() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ inline void begin_multiplying() { asm volatile("wgmma.fence.sync.aligned;"); }
+__device__ inline void commit_multiplying() { asm volatile("wgmma.commit_group.sync.aligned;"); }
 template <int kLeft>
 __device__ inline void wait_multiplying() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+  // Only a wait for all lets memory they read be written again.
+  if constexpr (kLeft == 0) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  } else {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft));
+  }
 }
 
 #define KV_SUMS4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
