@@ -1,6 +1,6 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { runCli, ServerProcess, Workbench } from './processes.ts';
+import { runCli, ServerProcess, TEST_BACKEND, Workbench } from './processes.ts';
 
 const bench = new Workbench();
 let model = '';
@@ -21,7 +21,8 @@ describe('a server process', () => {
   it('prints its address, its model and a request to try, and ends at SIGTERM', async () => {
     const server = await ServerProcess.start(['--model', model]);
     await server.idle();
-    expect(server.output.stdout()).toMatch(/Serving generated \(llama, context 8192\) on cpu/);
+    const backend = TEST_BACKEND ?? '(cpu|cuda)';
+    expect(server.output.stdout()).toMatch(new RegExp(`Serving generated \\(llama, context 8192\\) on ${backend}`));
     expect(server.output.stdout()).toContain(`curl ${server.url}/v1/chat/completions`);
     server.signal('SIGTERM');
     expect(await server.exited).toEqual({ code: 0, signal: null });
@@ -95,8 +96,8 @@ describe('a server process', () => {
   });
 
   it('says which backend is missing and which address is taken', async () => {
-    const cuda = await runCli(['serve', '--model', model, '--backend', 'cuda']);
-    expect([cuda.code, cuda.stderr]).toEqual([1, expect.stringMatching(/^error backend-unavailable: .*adapter-cuda/m)]);
+    const mlx = await runCli(['serve', '--model', model, '--backend', 'mlx']);
+    expect([mlx.code, mlx.stderr]).toEqual([1, expect.stringMatching(/^error backend-unavailable: .*mlx/m)]);
     const server = await ServerProcess.start(['--model', model]);
     const taken = await runCli(['serve', '--model', model, '--port', new URL(server.url).port]);
     expect([taken.code, taken.stderr]).toEqual([
