@@ -30,6 +30,20 @@ export function describeBlocks(open: () => ModelRunner): void {
     expect((await stepRows(runner, [probe(promptIds, [8, 6, 10])])).hashes).toEqual(hashes);
   });
 
+  it('reads into memory of the caller, shared or not, and refuses memory of another length', async () => {
+    const runner = open();
+    await prefill(runner, promptFor(runner), [0, 1, 2]);
+    const ids = Int32Array.of(2, 0);
+    const payloads = await runner.readBlocks(0, ids);
+    for (const memory of [new ArrayBuffer(payloads.length), new SharedArrayBuffer(payloads.length)]) {
+      const into = new Uint8Array(memory).fill(0xa5);
+      expect(await runner.readBlocks(0, ids, into)).toBe(into);
+      expect(Buffer.compare(into, payloads)).toBe(0);
+    }
+    const tooLong = new Uint8Array(payloads.length + 1);
+    await expect(runner.readBlocks(0, ids, tooLong)).rejects.toMatchObject({ code: 'invalid-argument' });
+  });
+
   it('notices one changed byte of a restored block', async () => {
     const runner = open();
     const promptIds = promptFor(runner);

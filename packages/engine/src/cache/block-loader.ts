@@ -217,18 +217,10 @@ export class BlockLoader {
   }
 
   #take(): Uint8Array[] {
-    const spare = this.#spare.pop();
-    if (spare !== undefined) return spare;
-    // Shared memory crosses to the store's threads without being copied.
-    return this.#tiers.shapes.map(
-      ({ dtype, layers, components, heads, blockTokens, dim }) =>
-        new Uint8Array(new SharedArrayBuffer(layers * components * heads * blockTokens * dim * BYTES_OF_DTYPE[dtype])),
-    );
+    return this.#spare.pop() ?? this.#tiers.sharedPayloads();
   }
 
   #giveBack(payloads: readonly Uint8Array[]): void {
     if ((this.#spare.length + 1) * this.#tiers.nodeBytes <= MAX_SPARE_BYTES) this.#spare.push([...payloads]);
   }
 }
-
-const BYTES_OF_DTYPE = { F32: 4, F16: 2, BF16: 2, U8: 1 } as const;
