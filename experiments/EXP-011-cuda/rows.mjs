@@ -1,6 +1,6 @@
 // The measured rows: each drives one engine and returns plain figures. Greedy, end of text ignored, sampling included.
 import { GREEDY, tokensOf } from '../support/engines.mjs';
-import { summary } from '../support/report.mjs';
+import { median, quantile, summary } from '../support/report.mjs';
 
 const WARM_STEPS = 4;
 
@@ -131,5 +131,51 @@ export async function restore({ engine, vocabulary, context, runs }) {
     gigabytesPerSecond: summary(rates, 2),
     restoreMs: summary(restoreMs, 2),
     firstTokenMs: summary(firstMs, 2),
+  };
+}
+
+const spread = (values) => ({
+  median: Number(median(values).toFixed(3)),
+  p90: Number(quantile(values, 0.9).toFixed(3)),
+  highest: Number(Math.max(...values).toFixed(3)),
+  steps: values.length,
+});
+
+/** Steps of sequences that decode while the KV of a stranger is brought back from host memory, beside steps without one. */
+export async function moving({ engine, vocabulary, sequences, context, prompt, gen, runs }) {
+  const histories = [1, 2].map((seed) => tokensOf(context, 80 + seed, vocabulary));
+  for (const history of histories) await firstToken(engine, history);
+  const decoding = Array.from({ length: sequences }, (_, i) =>
+    engine.submit(request(tokensOf(prompt, 900 + i, vocabulary), null)),
+  );
+  const timed = async () => {
+    const begin = performance.now();
+    const report = await stepOnce(engine);
+    const isPlain = report.numPrefillTokens === 0 && report.numDecodeTokens === sequences;
+    return { ms: performance.now() - begin, isPlain };
+  };
+  for (let warm = 0; warm < WARM_STEPS; ) warm = (await timed()).isPlain ? warm + 1 : 0;
+  const still = [];
+  while (still.length < gen) still.push((await timed()).ms);
+  const whileMoving = [];
+  const rates = [];
+  for (let run = 0; run <= runs; run += 1) {
+    const stranger = engine.submit(
+      request(Int32Array.from([...histories[run % 2], ...tokensOf(8, 9500 + run, vocabulary)]), 1),
+    );
+    while (stranger.stats.firstTokenMs === null) {
+      const { ms, isPlain } = await timed();
+      if (run > 0 && isPlain) whileMoving.push(ms);
+    }
+    if (run > 0) rates.push(stranger.reuse.restoredBytes.warm / stranger.reuse.restoreMs / 1e6);
+  }
+  for (const generation of decoding) generation.abort();
+  await drain(engine);
+  return {
+    sequences,
+    context,
+    stillStepMs: spread(still),
+    movingStepMs: spread(whileMoving),
+    gigabytesPerSecond: summary(rates, 2),
   };
 }
