@@ -141,7 +141,10 @@ const spread = (values) => ({
   steps: values.length,
 });
 
-/** Steps of sequences that decode while the KV of a stranger is brought back from host memory, beside steps without one. */
+/**
+ * Steps of sequences that decode while the KV of a stranger is brought back from host memory, beside steps without one. The
+ * pool has to hold one history and all that the others decode meanwhile, and not both histories.
+ */
 export async function moving({ engine, vocabulary, sequences, context, prompt, gen, runs }) {
   const histories = [1, 2].map((seed) => tokensOf(context, 80 + seed, vocabulary));
   for (const history of histories) await firstToken(engine, history);
@@ -151,6 +154,7 @@ export async function moving({ engine, vocabulary, sequences, context, prompt, g
   const timed = async () => {
     const begin = performance.now();
     const report = await stepOnce(engine);
+    if (engine.stats().preemptions > 0) throw new Error('expected a pool for all that run, found a preemption');
     const isPlain = report.numPrefillTokens === 0 && report.numDecodeTokens === sequences;
     return { ms: performance.now() - begin, isPlain };
   };
@@ -167,6 +171,8 @@ export async function moving({ engine, vocabulary, sequences, context, prompt, g
       const { ms, isPlain } = await timed();
       if (run > 0 && isPlain) whileMoving.push(ms);
     }
+    if (stranger.reuse.restoredBytes.warm === 0 && run > 0)
+      throw new Error('expected a pool for one history, found both');
     if (run > 0) rates.push(stranger.reuse.restoredBytes.warm / stranger.reuse.restoreMs / 1e6);
   }
   for (const generation of decoding) generation.abort();

@@ -62,17 +62,20 @@ describe('a server process', () => {
   });
 
   it('says overloaded when the queue is full, and serves again later', async () => {
-    const server = await ServerProcess.start(['--model', model, '--max-queue', '1', '--max-batch-sequences', '1']);
+    // A fast device is through with 8,000 tokens before the third request is there.
+    const long = bench.generateModel('long', { contextLength: 131_072 });
+    const server = await ServerProcess.start(['--model', long, '--max-queue', '1', '--max-batch-sequences', '1']);
     const client = server.client();
+    const longest = { ...endless, max_tokens: 130_000 };
     const controller = new AbortController();
     const streams = await Promise.all(
       [0, 1].map(async (index) => {
         if (index === 1) await server.busy();
-        return client.completions.create(endless, { signal: controller.signal });
+        return client.completions.create(longest, { signal: controller.signal });
       }),
     );
     expect(streams).toHaveLength(2);
-    await expect(client.completions.create(endless)).rejects.toThrow(OpenAI.RateLimitError);
+    await expect(client.completions.create(longest)).rejects.toThrow(OpenAI.RateLimitError);
     controller.abort();
     await server.idle();
     await client.completions.create({
