@@ -185,3 +185,38 @@ export async function moving({ engine, vocabulary, sequences, context, prompt, g
     gigabytesPerSecond: summary(rates, 2),
   };
 }
+
+/** Blocks between pool and host memory with nothing beside it, straight through the runner. GB/s. */
+export async function blocks({ runner, count, runs }) {
+  const ids = Array.from({ length: count }, (_, id) => Int32Array.of(id));
+  const bytes = runner.info.cacheSpec.bytesPerBlock(0) * count;
+  const timed = async (move) => {
+    const begin = performance.now();
+    await move();
+    return bytes / (performance.now() - begin) / 1e6;
+  };
+  let payloads = [];
+  const readFresh = async () => {
+    payloads = [];
+    for (const id of ids) payloads.push(await runner.readBlocks(0, id));
+  };
+  const readUsed = async () => {
+    for (const id of ids) await runner.readBlocks(0, id, payloads[id[0]]);
+  };
+  const write = (depth) => async () => {
+    const flying = [];
+    for (const id of ids) {
+      flying.push(runner.writeBlocks(0, id, payloads[id[0]]));
+      if (flying.length >= depth) await flying.shift();
+    }
+    await Promise.all(flying);
+  };
+  const figures = { readFresh: [], readUsed: [], write1: [], write2: [], write4: [] };
+  for (let run = 0; run < runs; run += 1) {
+    figures.readFresh.push(await timed(readFresh));
+    figures.readUsed.push(await timed(readUsed));
+    for (const depth of [1, 2, 4]) figures[`write${depth}`].push(await timed(write(depth)));
+  }
+  const summaries = Object.entries(figures).map(([name, values]) => [name, summary(values, 1)]);
+  return { count, bytes, gigabytesPerSecond: Object.fromEntries(summaries) };
+}
