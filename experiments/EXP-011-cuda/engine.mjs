@@ -1,6 +1,6 @@
 // Rows of the speed table through the TypeScript engine, on one model and in one mode. See README.md.
 //   node engine.mjs --model m.gguf [--backend cuda] [--activations quantized] [--what decode:1,decode:8,…] [--out r.json]
-// What: decode:S  prefill:T[:runs]  deep:T (decoding at a context)  resume:T:fresh  restore:T
+// What: decode:S  prefill:T[:runs]  deep:T (decoding at a context)  resume:T:fresh  restore:T  moving:S:T  blocks:N
 import { appendFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -9,7 +9,7 @@ import { createCpuModelLoader } from '../../packages/adapter-cpu/dist/index.js';
 import { createCudaModelLoader } from '../../packages/adapter-cuda/dist/index.js';
 import { openModel } from '../../packages/models/dist/index.js';
 import { makeEngine } from '../support/engines.mjs';
-import { decode, prefill, restore, resume } from './rows.mjs';
+import { blocks, decode, moving, prefill, restore, resume } from './rows.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -32,7 +32,9 @@ const BLOCK = 256;
 const file = await openModel(options.model);
 const descriptor = await file.descriptor();
 const wishes = options.what.split(',').map((what) => what.split(':'));
-const sequences = Math.max(1, ...wishes.filter(([kind]) => kind === 'decode').map(([, count]) => Number(count)));
+// The stranger that comes beside those that decode takes a place too.
+const places = { decode: (count) => Number(count), moving: (count) => Number(count) + 1 };
+const sequences = Math.max(1, ...wishes.map(([kind, count]) => places[kind]?.(count) ?? 1));
 const numBlocks = Math.ceil(number('pool-tokens') / BLOCK);
 const loadOptions = {
   numBlocks: [numBlocks],
@@ -90,6 +92,8 @@ for (const [kind, ...rest] of wishes) {
     deep: () => decode({ ...shared, sequences: 1, prompt: first, gen: second ?? 64 }),
     resume: () => resume({ ...shared, context: first, fresh: second ?? 1 }),
     restore: () => restore({ ...shared, context: first }),
+    blocks: () => blocks({ runner, count: first, runs: shared.runs }),
+    moving: () => moving({ ...shared, sequences: first, context: second }),
   }[kind]();
   tell(kind, { ...row, tookSeconds: Number(((performance.now() - begin) / 1000).toFixed(1)) });
 }

@@ -1,5 +1,5 @@
 // Decode of 1 and 8 streams and an agent's hot resumption over HTTP, against a server of its own. See README.md.
-//   node http.mjs --model m.gguf [--backend cuda] [--context 32000] [--out r.json]      the model needs a chat template
+//   node http.mjs --model m.gguf [--backend cuda] [--context 32000] [--flat 1000] [--out r.json]      the model needs a chat template
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
@@ -8,6 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { summary } from '../support/report.mjs';
+import { deviceProbe, flat } from './flat.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -18,6 +19,7 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '5' },
     turns: { type: 'string', default: '9' },
     streams: { type: 'string', default: '1,8' },
+    flat: { type: 'string', default: '0' },
     'batch-tokens': { type: 'string', default: '2048' },
     activations: { type: 'string', default: 'quantized' },
     // Ordinary text in GPT-2's vocabulary: random weights answer with what no client could send back as it was.
@@ -32,6 +34,8 @@ const main = path.resolve(import.meta.dirname, '../../apps/server/dist/main.js')
 const serverArguments = ['serve', '--port', '0', '--backend', options.backend, '--model', options.model];
 serverArguments.push('--cache-dir', directory, '--max-batch-tokens', options['batch-tokens']);
 serverArguments.push('--activations', options.activations);
+const probe = Number(options.flat) > 0 ? await deviceProbe(options.model) : null;
+const freeBefore = await probe?.();
 const started = performance.now();
 const server = spawn(process.execPath, [main, ...serverArguments], { stdio: ['ignore', 'pipe', 'pipe'] });
 let log = '';
@@ -49,8 +53,11 @@ for await (const chunk of server.stdout) {
 server.stdout.resume();
 const agent = new Agent({ keepAlive: true });
 
-/** @returns when the first and the last byte came, and the body */
-function post(where, body, headers = {}) {
+/**
+ * @param isCut the connection is broken off at the first byte
+ * @returns when the first and the last byte came, and the body
+ */
+function post(where, body, headers = {}, isCut = false) {
   const text = JSON.stringify(body);
   return new Promise((resolve, reject) => {
     const begin = performance.now();
@@ -70,6 +77,7 @@ function post(where, body, headers = {}) {
         response.on('data', (chunk) => {
           answer += chunk;
           arrivals.push(performance.now());
+          if (isCut) resolve(outgoing.destroy());
         });
         response.on('error', reject);
         response.on('end', () => {
@@ -128,8 +136,6 @@ async function decode(streams) {
   }
   tell('http decode', { streams, prompt: 512, gen, tokensPerSecond: summary(rates, 1) });
 }
-for (const streams of options.streams.split(',')) await decode(Number(streams));
-
 // An agent's second and later turns: every one sends all messages so far, and asks for one token.
 const WORDS = [
   'river',
@@ -148,31 +154,51 @@ const WORDS = [
 let state = 7;
 const word = () => WORDS[(state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) % WORDS.length];
 const story = Array.from({ length: Number(options.context) }, word).join(' ');
-const messages = [{ role: 'user', content: story }];
-const times = { first: [], whole: [] };
-const cache = [];
-const headers = { 'x-agent-id': 'resumed' };
-for (let turn = 0; turn <= Number(options.turns); turn += 1) {
-  const body = { model: 'default', messages, max_tokens: 1, temperature: 0, ignore_eos: true };
-  body.logit_bias = { [options.word]: 100 };
-  const sent = performance.now();
-  const { begin, first, last, answer, sentBytes } = await post('/v1/chat/completions', body, headers);
-  const { choices, usage, kvasir } = JSON.parse(answer);
-  if (turn > 0) {
-    times.first.push(first - begin);
-    times.whole.push(last - sent);
+async function hotResume() {
+  const messages = [{ role: 'user', content: story }];
+  const times = { first: [], whole: [] };
+  const cache = [];
+  const headers = { 'x-agent-id': 'resumed' };
+  for (let turn = 0; turn <= Number(options.turns); turn += 1) {
+    const body = { model: 'default', messages, max_tokens: 1, temperature: 0, ignore_eos: true };
+    body.logit_bias = { [options.word]: 100 };
+    const sent = performance.now();
+    const { begin, first, last, answer, sentBytes } = await post('/v1/chat/completions', body, headers);
+    const { choices, usage, kvasir } = JSON.parse(answer);
+    if (turn > 0) {
+      times.first.push(first - begin);
+      times.whole.push(last - sent);
+    }
+    cache.push({
+      promptTokens: usage.prompt_tokens,
+      reusedTokens: kvasir.cache.reused_tokens,
+      from: kvasir.cache.from,
+      sentBytes,
+      ms: Number((last - sent).toFixed(2)),
+    });
+    messages.push({ role: 'assistant', content: choices[0].message.content });
+    messages.push({ role: 'user', content: `And ${word()}?` });
   }
-  cache.push({
-    promptTokens: usage.prompt_tokens,
-    reusedTokens: kvasir.cache.reused_tokens,
-    from: kvasir.cache.from,
-    sentBytes,
-    ms: Number((last - sent).toFixed(2)),
+  tell('http hot resume', {
+    firstByteMs: summary(times.first, 2),
+    wholeAnswerMs: summary(times.whole, 2),
+    turns: cache,
   });
-  messages.push({ role: 'assistant', content: choices[0].message.content });
-  messages.push({ role: 'user', content: `And ${word()}?` });
 }
-tell('http hot resume', { firstByteMs: summary(times.first, 2), wholeAnswerMs: summary(times.whole, 2), turns: cache });
+for (const streams of options.streams.split(',').filter(Boolean)) await decode(Number(streams));
+if (probe !== null) {
+  const send = (...sent) => post('/v1/completions', ...sent);
+  const idle = async () => {
+    for (;;) {
+      const { running, waiting, stepsInFlight } = await health();
+      if (running + waiting + stepsInFlight === 0) return;
+    }
+  };
+  const row = await flat({ requests: Number(options.flat), send, health, idle, probe, freeBefore, pid: server.pid });
+  tell('http flat', row);
+}
+if (Number(options.turns) > 0) await hotResume();
+
 tell('http end', {
   memory: (await health()).memory,
   log: log

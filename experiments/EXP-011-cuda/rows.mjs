@@ -1,6 +1,6 @@
 // The measured rows: each drives one engine and returns plain figures. Greedy, end of text ignored, sampling included.
 import { GREEDY, tokensOf } from '../support/engines.mjs';
-import { summary } from '../support/report.mjs';
+import { median, quantile, summary } from '../support/report.mjs';
 
 const WARM_STEPS = 4;
 
@@ -132,4 +132,91 @@ export async function restore({ engine, vocabulary, context, runs }) {
     restoreMs: summary(restoreMs, 2),
     firstTokenMs: summary(firstMs, 2),
   };
+}
+
+const spread = (values) => ({
+  median: Number(median(values).toFixed(3)),
+  p90: Number(quantile(values, 0.9).toFixed(3)),
+  highest: Number(Math.max(...values).toFixed(3)),
+  steps: values.length,
+});
+
+/**
+ * Steps of sequences that decode while the KV of a stranger is brought back from host memory, beside steps without one. The
+ * pool has to hold one history and all that the others decode meanwhile, and not both histories.
+ */
+export async function moving({ engine, vocabulary, sequences, context, prompt, gen, runs }) {
+  const histories = [1, 2].map((seed) => tokensOf(context, 80 + seed, vocabulary));
+  for (const history of histories) await firstToken(engine, history);
+  const decoding = Array.from({ length: sequences }, (_, i) =>
+    engine.submit(request(tokensOf(prompt, 900 + i, vocabulary), null)),
+  );
+  const timed = async () => {
+    const begin = performance.now();
+    const report = await stepOnce(engine);
+    if (engine.stats().preemptions > 0) throw new Error('expected a pool for all that run, found a preemption');
+    const isPlain = report.numPrefillTokens === 0 && report.numDecodeTokens === sequences;
+    return { ms: performance.now() - begin, isPlain };
+  };
+  for (let warm = 0; warm < WARM_STEPS; ) warm = (await timed()).isPlain ? warm + 1 : 0;
+  const still = [];
+  while (still.length < gen) still.push((await timed()).ms);
+  const whileMoving = [];
+  const rates = [];
+  for (let run = 0; run <= runs; run += 1) {
+    const stranger = engine.submit(
+      request(Int32Array.from([...histories[run % 2], ...tokensOf(8, 9500 + run, vocabulary)]), 1),
+    );
+    while (stranger.stats.firstTokenMs === null) {
+      const { ms, isPlain } = await timed();
+      if (run > 0 && isPlain) whileMoving.push(ms);
+    }
+    if (stranger.reuse.restoredBytes.warm === 0 && run > 0)
+      throw new Error('expected a pool for one history, found both');
+    if (run > 0) rates.push(stranger.reuse.restoredBytes.warm / stranger.reuse.restoreMs / 1e6);
+  }
+  for (const generation of decoding) generation.abort();
+  await drain(engine);
+  return {
+    sequences,
+    context,
+    stillStepMs: spread(still),
+    movingStepMs: spread(whileMoving),
+    gigabytesPerSecond: summary(rates, 2),
+  };
+}
+
+/** Blocks between pool and host memory with nothing beside it, straight through the runner. GB/s. */
+export async function blocks({ runner, count, runs }) {
+  const ids = Array.from({ length: count }, (_, id) => Int32Array.of(id));
+  const bytes = runner.info.cacheSpec.bytesPerBlock(0) * count;
+  const timed = async (move) => {
+    const begin = performance.now();
+    await move();
+    return bytes / (performance.now() - begin) / 1e6;
+  };
+  let payloads = [];
+  const readFresh = async () => {
+    payloads = [];
+    for (const id of ids) payloads.push(await runner.readBlocks(0, id));
+  };
+  const readUsed = async () => {
+    for (const id of ids) await runner.readBlocks(0, id, payloads[id[0]]);
+  };
+  const write = (depth) => async () => {
+    const flying = [];
+    for (const id of ids) {
+      flying.push(runner.writeBlocks(0, id, payloads[id[0]]));
+      if (flying.length >= depth) await flying.shift();
+    }
+    await Promise.all(flying);
+  };
+  const figures = { readFresh: [], readUsed: [], write1: [], write2: [], write4: [] };
+  for (let run = 0; run < runs; run += 1) {
+    figures.readFresh.push(await timed(readFresh));
+    figures.readUsed.push(await timed(readUsed));
+    for (const depth of [1, 2, 4]) figures[`write${depth}`].push(await timed(write(depth)));
+  }
+  const summaries = Object.entries(figures).map(([name, values]) => [name, summary(values, 1)]);
+  return { count, bytes, gigabytesPerSecond: Object.fromEntries(summaries) };
 }

@@ -5,7 +5,11 @@
 namespace kv::cuda {
 
 BlockMover::BlockMover(DeviceLedger& ledger) {
-  for (Slot& slot : slots_) slot.memory = PinnedBuffer<std::byte>(ledger, kSlotBytes, "block staging");
+  const auto allocate = [&](Slot& slot) { slot.memory = PinnedBuffer<std::byte>(ledger, kSlotBytes, "block staging"); };
+  for (Slot& slot : slots_) allocate(slot);
+  for (BegunRead& begun : reads_) {
+    for (Slot& slot : begun.slots) allocate(slot);
+  }
 }
 
 BlockMover::~BlockMover() { cudaStreamSynchronize(stream_.get()); }
@@ -32,32 +36,67 @@ void BlockMover::write(const std::vector<BlockPiece>& pieces, std::uint64_t byte
   follow(stream_.get(), steps);
 }
 
-void BlockMover::read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps) {
-  follow(steps, stream_.get());
-  struct Part {
-    const std::uint8_t* device;
-    std::byte* to;
-    std::uint64_t bytes;
-  };
+std::vector<BlockMover::Part> BlockMover::parts_of(const std::vector<BlockPiece>& pieces, std::uint64_t bytes) {
   std::vector<Part> parts;
   for (const BlockPiece& piece : pieces) {
     for (std::uint64_t at = 0; at < bytes; at += kSlotBytes) {
       parts.push_back({piece.device + at, piece.read_to + at, std::min(kSlotBytes, bytes - at)});
     }
   }
-  const auto fetch = [&](std::size_t i) {
-    Slot& slot = slots_[i % kSlots];
-    check_cuda(cudaMemcpyAsync(slot.memory.data(), parts[i].device, parts[i].bytes, cudaMemcpyDeviceToHost,
-                               stream_.get()), "read a block");
-    slot.done.record(stream_.get());
-  };
-  for (std::size_t i = 0; i < std::min(kSlots, parts.size()); ++i) fetch(i);
+  return parts;
+}
+
+void BlockMover::fetch(const Part& part, const Slot& slot) const {
+  check_cuda(cudaMemcpyAsync(slot.memory.data(), part.device, part.bytes, cudaMemcpyDeviceToHost, stream_.get()),
+             "read a block");
+  slot.done.record(stream_.get());
+}
+
+void BlockMover::read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps) {
+  follow(steps, stream_.get());
+  const std::vector<Part> parts = parts_of(pieces, bytes);
+  for (std::size_t i = 0; i < std::min(kSlots, parts.size()); ++i) fetch(parts[i], slots_[i]);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     Slot& slot = slots_[i % kSlots];
     slot.done.synchronize();
     copy_.copy(parts[i].to, slot.memory.data(), parts[i].bytes);
-    if (i + kSlots < parts.size()) fetch(i + kSlots);
+    if (i + kSlots < parts.size()) fetch(parts[i + kSlots], slot);
   }
+}
+
+bool BlockMover::begin_read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps) {
+  if (n_reads_ == kReads) return false;
+  BegunRead& begun = reads_[(first_read_ + n_reads_) % kReads];
+  begun.parts = parts_of(pieces, bytes);
+  begun.landed = 0;
+  if (begun.parts.empty() || begun.parts.size() > kSlots) return false;
+  follow(steps, stream_.get());
+  for (std::size_t i = 0; i < begun.parts.size(); ++i) fetch(begun.parts[i], begun.slots[i]);
+  follow(stream_.get(), steps);
+  ++n_reads_;
+  return true;
+}
+
+bool BlockMover::land(bool waits) {
+  BegunRead& begun = reads_[first_read_];
+  const Slot& slot = begun.slots[begun.landed];
+  try {
+    if (!waits && !slot.done.is_done()) return false;
+    slot.done.synchronize();
+  } catch (...) {
+    forget_oldest_read();
+    throw;
+  }
+  const Part& part = begun.parts[begun.landed];
+  copy_.copy(part.to, slot.memory.data(), part.bytes);
+  if (++begun.landed < begun.parts.size()) return false;
+  forget_oldest_read();
+  return true;
+}
+
+void BlockMover::forget_oldest_read() {
+  first_read_ = (first_read_ + 1) % kReads;
+  --n_reads_;
 }
 
 }  // namespace kv::cuda

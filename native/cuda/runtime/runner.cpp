@@ -225,15 +225,10 @@ void Runner::serve() {
     }
     // Poll the oldest unless nothing else could be started meanwhile; a cancelled job waits for those before it.
     if (!flying_.empty()) {
-      Job& oldest = flying_.front();
       const bool polls = job.empty() && flying_.size() < kInFlight;
-      if (polls && oldest.flight != nullptr && oldest.status == KV_OK) {
-        bool done = true;
-        const kv_status status = abi_guard(nullptr, [&] { done = oldest.flight->done.is_done(); });
-        if (status == KV_OK && !done) {
-          std::this_thread::yield();
-          continue;
-        }
+      if (polls && !is_due(flying_.front())) {
+        std::this_thread::yield();
+        continue;
       }
       while (!flying_.empty()) {
         finish(flying_.front());
@@ -397,19 +392,44 @@ void Runner::start_blocks(Job& job) {
     pieces.push_back({pool_.block(job.group, job.blocks[i]), reads ? job.read_to + i * payload : nullptr,
                       reads ? nullptr : job.write_from + i * payload});
   }
-  if (reads) {
-    mover_.read(pieces, payload, stream_.get());
-  } else {
-    mover_.write(pieces, payload, stream_.get());
-  }
+  if (!reads) return mover_.write(pieces, payload, stream_.get());
+  job.lands_later = mover_.begin_read(pieces, payload, stream_.get());
+  if (!job.lands_later) mover_.read(pieces, payload, stream_.get());
+}
+
+// Whether the oldest job can be told of without a wait. Of a read a part is copied on, if one has arrived.
+bool Runner::is_due(Job& oldest) {
+  if (oldest.status != KV_OK) return true;
+  kv_error error{};
+  error.size = sizeof error;
+  bool is_over = true;
+  const kv_status status = abi_guard(&error, [&] {
+    if (oldest.flight != nullptr) {
+      is_over = oldest.flight->done.is_done();
+    } else if (oldest.lands_later) {
+      is_over = mover_.land(false);
+      oldest.lands_later = !is_over;
+    }
+  });
+  if (status == KV_OK || oldest.flight != nullptr) return status != KV_OK || is_over;
+  oldest.status = status;
+  oldest.message = error.message;
+  return true;
 }
 
 void Runner::finish(Job& job) {
-  kv_status status = job.status;
-  if (status != KV_OK) return report_failure(job, status, job.message.c_str());
-  if (job.kind != Job::Kind::kStep) return job.on_done(job.user, nullptr);
   kv_error error{};
   error.size = sizeof error;
+  kv_status status = job.status;
+  if (status == KV_OK && job.lands_later) {
+    status = abi_guard(&error, [&] {
+      while (!mover_.land(true)) {
+      }
+    });
+    job.message = error.message;
+  }
+  if (status != KV_OK) return report_failure(job, status, job.message.c_str());
+  if (job.kind != Job::Kind::kStep) return job.on_done(job.user, nullptr);
   status = abi_guard(&error, [&] { job.flight->done.synchronize(); });
   if (status != KV_OK) {
     previous_step_failed_ = true;

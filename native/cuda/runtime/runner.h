@@ -75,6 +75,7 @@ class Runner {
     kv_done_callback on_done = nullptr;
     void* user = nullptr;
     Flight* flight = nullptr;
+    bool lands_later = false;  // a read of which the copies from the device are queued
     kv_status status = KV_OK;  // of its launch
     std::string message;
   };
@@ -86,6 +87,7 @@ class Runner {
   void check_residency();
   void admit(StagedBatch& batch);
   void send_masks(const StagedBatch& batch, const Flight& flight);
+  bool is_due(Job& oldest);
   void finish(Job& job);
   void deliver_step(Job& job);
   static void report_failure(const Job& job, kv_status status, const char* message);

@@ -109,13 +109,19 @@ export class FakeModelRunner implements ModelRunner {
     });
   }
 
-  async readBlocks(group: number, blockIds: Int32Array): Promise<Uint8Array> {
+  async readBlocks(group: number, blockIds: Int32Array, into?: Uint8Array): Promise<Uint8Array> {
     const pool = this.#pool(group);
     this.#checkBlockIds(group, blockIds);
     const wanted = blockIds.slice();
+    const bytes = this.info.cacheSpec.bytesPerBlock(group);
+    const payloads = into ?? new Uint8Array(wanted.length * bytes);
+    if (payloads.length !== wanted.length * bytes) {
+      throw new KvasirError(
+        'invalid-argument',
+        `into: expected ${wanted.length * bytes} bytes for ${wanted.length} blocks, found ${payloads.length}`,
+      );
+    }
     return await this.#enqueue(() => {
-      const bytes = this.info.cacheSpec.bytesPerBlock(group);
-      const payloads = new Uint8Array(wanted.length * bytes);
       for (const [index, blockId] of wanted.entries()) payloads.set(pool.payload(blockId), index * bytes);
       return payloads;
     });

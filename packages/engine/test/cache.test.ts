@@ -244,6 +244,28 @@ describe('what fails', () => {
     );
   });
 
+  it('saves out of the same shared memory batch after batch, which the store’s threads need not copy', async () => {
+    const store = new FakeBlockStore();
+    const seen = new Set<ArrayBufferLike>();
+    const put = store.put.bind(store);
+    store.put = (blocks, signal) => {
+      for (const { payload } of blocks) seen.add(payload.buffer);
+      return put(blocks, signal);
+    };
+    const fixture = createCacheFixture({ cold: { blocks: store, agents: new FakeAgentArchive(store) } });
+    const tokens = promptOf(18);
+    for (const name of ['ada', 'bob', 'carl']) {
+      const agentId = await createAgent(fixture, name);
+      const { tokenIds } = await generate(fixture, { promptIds: joined([name.length + 20], tokens), maxTokens: 2 });
+      await commitTurn(fixture, agentId, joined([name.length + 20], tokens, tokenIds));
+      await fixture.engine.agentMemory?.flush();
+    }
+    const { saves } = fixture.engine.stats().cache as { saves: number };
+    const pieces = [...seen];
+    expect(pieces.every((buffer) => buffer instanceof SharedArrayBuffer)).toBe(true);
+    expect(pieces.length).toBeLessThan(saves);
+  });
+
   it('makes room on a full disk at the cost of who was away longest', async () => {
     const store = new FakeBlockStore({ keptBytes: 500 });
     const fixture = createCacheFixture({ cold: { blocks: store, agents: new FakeAgentArchive(store) } });

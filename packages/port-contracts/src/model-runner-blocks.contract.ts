@@ -30,6 +30,20 @@ export function describeBlocks(open: () => ModelRunner): void {
     expect((await stepRows(runner, [probe(promptIds, [8, 6, 10])])).hashes).toEqual(hashes);
   });
 
+  it('reads into memory of the caller, shared or not, and refuses memory of another length', async () => {
+    const runner = open();
+    await prefill(runner, promptFor(runner), [0, 1, 2]);
+    const ids = Int32Array.of(2, 0);
+    const payloads = await runner.readBlocks(0, ids);
+    for (const memory of [new ArrayBuffer(payloads.length), new SharedArrayBuffer(payloads.length)]) {
+      const into = new Uint8Array(memory).fill(0xa5);
+      expect(await runner.readBlocks(0, ids, into)).toBe(into);
+      expect(Buffer.compare(into, payloads)).toBe(0);
+    }
+    const tooLong = new Uint8Array(payloads.length + 1);
+    await expect(runner.readBlocks(0, ids, tooLong)).rejects.toMatchObject({ code: 'invalid-argument' });
+  });
+
   it('notices one changed byte of a restored block', async () => {
     const runner = open();
     const promptIds = promptFor(runner);
@@ -82,6 +96,30 @@ export function describeBlocks(open: () => ModelRunner): void {
     const second = submitRows(runner, [{ tokenIds: otherIds, position: 0, table: [1] }]);
     await Promise.all([second.result, ...copies]);
     expect((await stepRows(runner, [probe(promptIds, [2])])).hashes).toEqual(hashes);
+  });
+
+  it('reads a block as it was when that was asked for, however soon later steps overwrite it', async () => {
+    const runner = open();
+    const prompts = Array.from({ length: 5 }, (_, seed) => tokensOf(runner, 3, 20 + seed));
+    const expected = [];
+    for (const promptIds of prompts) expected.push((await prefill(runner, promptIds, [0])).hashes);
+    // Five steps write the same block and each is read before the next; no read is waited for.
+    const steps: Promise<unknown>[] = [];
+    const readings = [];
+    for (const promptIds of prompts) {
+      if (steps.length >= runner.info.maxStepsInFlight) await steps.shift();
+      steps.push(submitRows(runner, [{ tokenIds: promptIds, position: 0, table: [1] }]).result);
+      readings.push(Promise.all(groupsOf(runner).map((group) => runner.readBlocks(group, Int32Array.of(1)))));
+    }
+    await Promise.all(steps);
+    for (const [index, reading] of readings.entries()) {
+      const payloads = await reading;
+      for (const group of groupsOf(runner)) {
+        await runner.writeBlocks(group, Int32Array.of(2), payloads[group] as Uint8Array);
+      }
+      const { hashes } = await stepRows(runner, [probe(prompts[index] as Int32Array, [2])]);
+      expect(hashes).toEqual(expected[index]);
+    }
   });
 
   it('gives a block that was taken from a sequence in flight to the next one whole', async () => {

@@ -50,6 +50,11 @@ async function inspect(server: ServerProcess, name: string): Promise<Agent> {
   return (await response.json()) as Agent;
 }
 
+interface Reused {
+  readonly reused_tokens: number;
+  readonly from: { readonly hot: number; readonly warm: number; readonly cold: number };
+}
+
 interface Told {
   readonly kvasir: { readonly prompt_hash: string; readonly cache: object };
 }
@@ -149,6 +154,36 @@ describe('an agent', () => {
     const list = (await (await fetch(`${server.url}/v1/agents`)).json()) as { data: { name: string }[] };
     expect(list.data.map(({ name }) => name)).toEqual(['dora', 'e', 'f']);
     await server.stop();
+  });
+
+  it.each([
+    ['warm', ['--warm-bytes', '256MiB']],
+    ['cold', ['--warm-bytes', '0']],
+  ] as const)('whose blocks others took has them again from the %s tier, and says the same', async (tier, args) => {
+    const small = await start(tier, '--pool-tokens', '1024', '--restore', 'always', ...args);
+    const large = await start(`${tier}-large`);
+    const turn = async (server: ServerProcess, messages: OpenAI.ChatCompletionMessageParam[]) => {
+      const body = { model: 'default', messages, ...untilLimit(16), temperature: 0.8, seed: 4, logprobs: true };
+      const answer = await clientOf(server, 'ada').chat.completions.create(body);
+      return { choice: answer.choices[0], ...(answer as unknown as { kvasir: { cache: Reused } }).kvasir.cache };
+    };
+    const first = ask(`Remember this. ${'It rained. '.repeat(50)}`).messages;
+    const { choice } = await turn(small, first);
+    expect((await turn(large, first)).choice).toEqual(choice);
+    for (const letter of ['b', 'c']) {
+      const stranger = { model: 'default', prompt: letter.repeat(900), ...untilLimit(4) };
+      await clientOf(small, letter).completions.create(stranger);
+    }
+    const content = choice?.message.content ?? '';
+    const next = [...first, { role: 'assistant' as const, content }, ...ask('What was it?').messages];
+    const again = await turn(small, next);
+    const hot = await turn(large, next);
+    expect(again.choice).toEqual(hot.choice);
+    expect(again.reused_tokens).toBe(hot.reused_tokens);
+    expect(again.from[tier]).toBeGreaterThan(500);
+    expect(hot.from.hot).toBe(hot.reused_tokens);
+    await small.stop();
+    await large.stop();
   });
 
   it('forks, rewinds, and moves to another server as a file', async () => {

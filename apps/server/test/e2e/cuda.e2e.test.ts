@@ -114,37 +114,6 @@ describe.runIf(hasDevice)('the server on a GPU', () => {
     expect(metrics).toContain(`kvasir_kv_pool_bytes ${kvPoolBytes}`);
     expect(metrics).toContain('kvasir_residency_failures_total 0');
   });
-
-  it('takes an agent to the CPU and back, tokens and KV', async () => {
-    const answer = await clientOf(cuda, 'ada').chat.completions.create({
-      ...ask(`Remember this. ${'It rained. '.repeat(120)}`),
-      ...untilLimit(8),
-      temperature: 0,
-    });
-    const tokens = answer.usage?.total_tokens ?? 0;
-    const move = async (from: ServerProcess, name: string, to: ServerProcess, target: string) => {
-      const exported = await fetch(`${from.url}/v1/agents/${name}/export`);
-      const file = new Uint8Array(await exported.arrayBuffer());
-      // KV of other numerics is the same to a reader within its bounds; whoever imports it says so.
-      const url = `${to.url}/v1/agents/${target}/import?accept_numerics=true`;
-      const imported = await fetch(url, { method: 'POST', body: file });
-      return (await imported.json()) as { agent: { tokens: number }; blocks: number; refused: unknown[] };
-    };
-    const there = await move(cuda, 'ada', cpu, 'guest');
-    expect(there).toMatchObject({ agent: { tokens }, refused: [] });
-    expect(there.blocks).toBeGreaterThan(0);
-    const back = await move(cpu, 'guest', cuda, 'returned');
-    expect(back).toMatchObject({ agent: { tokens }, blocks: there.blocks, refused: [] });
-    const messages = [
-      ...ask(`Remember this. ${'It rained. '.repeat(120)}`).messages,
-      { role: 'assistant' as const, content: answer.choices[0]?.message.content ?? '' },
-      { role: 'user' as const, content: 'What was it?' },
-    ];
-    const next = { model: 'default', messages, ...untilLimit(8), temperature: 0 };
-    const returned = await clientOf(cuda, 'returned').chat.completions.create(next);
-    const stayed = await clientOf(cuda, 'ada').chat.completions.create(next);
-    expect(returned.choices[0]?.message.content).toBe(stayed.choices[0]?.message.content);
-  });
 });
 
 describe.runIf(hasDevice)('a server on a GPU that is started again', () => {

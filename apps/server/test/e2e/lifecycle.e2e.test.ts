@@ -1,6 +1,6 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { runCli, ServerProcess, Workbench } from './processes.ts';
+import { runCli, ServerProcess, TEST_BACKEND, Workbench } from './processes.ts';
 
 const bench = new Workbench();
 let model = '';
@@ -21,7 +21,8 @@ describe('a server process', () => {
   it('prints its address, its model and a request to try, and ends at SIGTERM', async () => {
     const server = await ServerProcess.start(['--model', model]);
     await server.idle();
-    expect(server.output.stdout()).toMatch(/Serving generated \(llama, context 8192\) on cpu/);
+    const backend = TEST_BACKEND ?? '(cpu|cuda)';
+    expect(server.output.stdout()).toMatch(new RegExp(`Serving generated \\(llama, context 8192\\) on ${backend}`));
     expect(server.output.stdout()).toContain(`curl ${server.url}/v1/chat/completions`);
     server.signal('SIGTERM');
     expect(await server.exited).toEqual({ code: 0, signal: null });
@@ -61,17 +62,20 @@ describe('a server process', () => {
   });
 
   it('says overloaded when the queue is full, and serves again later', async () => {
-    const server = await ServerProcess.start(['--model', model, '--max-queue', '1', '--max-batch-sequences', '1']);
+    // A fast device is through with 8,000 tokens before the third request is there.
+    const long = bench.generateModel('long', { contextLength: 131_072 });
+    const server = await ServerProcess.start(['--model', long, '--max-queue', '1', '--max-batch-sequences', '1']);
     const client = server.client();
+    const longest = { ...endless, max_tokens: 130_000 };
     const controller = new AbortController();
     const streams = await Promise.all(
       [0, 1].map(async (index) => {
         if (index === 1) await server.busy();
-        return client.completions.create(endless, { signal: controller.signal });
+        return client.completions.create(longest, { signal: controller.signal });
       }),
     );
     expect(streams).toHaveLength(2);
-    await expect(client.completions.create(endless)).rejects.toThrow(OpenAI.RateLimitError);
+    await expect(client.completions.create(longest)).rejects.toThrow(OpenAI.RateLimitError);
     controller.abort();
     await server.idle();
     await client.completions.create({
@@ -95,8 +99,8 @@ describe('a server process', () => {
   });
 
   it('says which backend is missing and which address is taken', async () => {
-    const cuda = await runCli(['serve', '--model', model, '--backend', 'cuda']);
-    expect([cuda.code, cuda.stderr]).toEqual([1, expect.stringMatching(/^error backend-unavailable: .*adapter-cuda/m)]);
+    const mlx = await runCli(['serve', '--model', model, '--backend', 'mlx']);
+    expect([mlx.code, mlx.stderr]).toEqual([1, expect.stringMatching(/^error backend-unavailable: .*mlx/m)]);
     const server = await ServerProcess.start(['--model', model]);
     const taken = await runCli(['serve', '--model', model, '--port', new URL(server.url).port]);
     expect([taken.code, taken.stderr]).toEqual([

@@ -6,6 +6,12 @@ import { fileURLToPath } from 'node:url';
 import { generateGguf, SMALL_SHAPE, type ModelShape } from '@kvasir/reference';
 import OpenAI from 'openai';
 
+/** The backend these tests are about: the one KVASIR_TEST_BACKEND names, else what a server finds by itself here. */
+export const TEST_BACKEND = process.env['KVASIR_TEST_BACKEND'] ?? null;
+// Several servers share a device here.
+const ON_BACKEND: Readonly<Record<string, string>> =
+  TEST_BACKEND === null ? {} : { KVASIR_BACKEND: TEST_BACKEND, KVASIR_GPU_MEMORY_UTILIZATION: '0.2' };
+
 // The built command line, as a user runs it: the workspace's build comes before these tests.
 const MAIN = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../dist/main.js');
 
@@ -151,7 +157,7 @@ function start(args: readonly string[], environment: Record<string, string> = {}
   return spawn(process.execPath, [MAIN, ...args], {
     cwd: tmpdir(),
     // Nothing of these tests belongs among a user's agents.
-    env: { ...Object.fromEntries(inherited), KVASIR_MEMORY_DIR: 'none', ...environment },
+    env: { ...Object.fromEntries(inherited), KVASIR_MEMORY_DIR: 'none', ...ON_BACKEND, ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
 }

@@ -1,15 +1,17 @@
 // The promise of this project: what is brought back answers with the same bits as what is computed afresh.
-// EXP-005 runs the whole table with KVASIR_EQUALITY=full and reads its report.
+// EXP-005 runs the whole table with KVASIR_EQUALITY=full and reads its report. KVASIR_TEST_BACKEND=cuda runs it on a GPU.
 import { appendFileSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createCpuModelLoader } from '@kvasir/adapter-cpu';
+import { createCudaModelLoader } from '@kvasir/adapter-cuda';
 import type { KvDType, ModelRunner } from '@kvasir/domain';
 import { openModel } from '@kvasir/models';
 import { generateGguf, SMALL_SHAPE, sharedData } from '@kvasir/reference';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Bench, GREEDY_SAMPLING, type Outcome, SCENARIOS, type Scenario, SEEDED_SAMPLING } from './scenarios.ts';
 
+const createLoader = process.env['KVASIR_TEST_BACKEND'] === 'cuda' ? createCudaModelLoader : createCpuModelLoader;
 const isFull = process.env['KVASIR_EQUALITY'] === 'full';
 const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-equality-models-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
@@ -72,7 +74,7 @@ async function load(
   kvDType: KvDType = 'f16',
 ): Promise<ModelRunner & { readonly contextLength: number }> {
   const descriptor = await (await openModel(file)).descriptor();
-  const runner = await createCpuModelLoader().load(descriptor, {
+  const runner = await createLoader().load(descriptor, {
     numBlocks: [numBlocks],
     maxBatchTokens: 512,
     maxBatchSequences: 8,

@@ -35,9 +35,9 @@ export class WatchedRunner implements ModelRunner {
     return this.#runner.copyBlocks(group, copies);
   }
 
-  readBlocks(group: number, blockIds: Int32Array): Promise<Uint8Array> {
+  readBlocks(group: number, blockIds: Int32Array, into?: Uint8Array): Promise<Uint8Array> {
     this.traffic.readBytes += blockIds.length * this.info.cacheSpec.bytesPerBlock(group);
-    return this.#runner.readBlocks(group, blockIds);
+    return this.#runner.readBlocks(group, blockIds, into);
   }
 
   writeBlocks(group: number, blockIds: Int32Array, payloads: Uint8Array): Promise<void> {

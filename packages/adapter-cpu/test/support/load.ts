@@ -11,4 +11,4 @@ export async function loadOnCpu(path: string, options: Partial<LoadOptions> = {}
   return createCpuModelLoader().load(await file.descriptor(), { ...SUITE_LIMITS, numThreads: 2, ...options });
 }
 
-export const BACKEND: Backend = { load: loadOnCpu, isAvailable: true };
+export const BACKEND: Backend = { load: loadOnCpu, isAvailable: true, hasFastMode: false };

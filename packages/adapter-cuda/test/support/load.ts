@@ -11,4 +11,4 @@ export async function loadOnCuda(path: string, options: Partial<LoadOptions> = {
   return createCudaModelLoader().load(await file.descriptor(), { ...SUITE_LIMITS, numThreads: 0, ...options });
 }
 
-export const BACKEND: Backend = { load: loadOnCuda, isAvailable: isCudaAvailable() };
+export const BACKEND: Backend = { load: loadOnCuda, isAvailable: isCudaAvailable(), hasFastMode: true };

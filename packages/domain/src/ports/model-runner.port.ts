@@ -20,8 +20,13 @@ export interface ModelRunner {
   /** Copies the first `numTokens` slots of each source block; ordered with submitted steps. */
   copyBlocks(group: number, copies: readonly BlockCopy[]): Promise<void>;
 
-  /** Payloads in the canonical layout (layer, K then V, head, token, dim), back to back, ordered with steps. */
-  readBlocks(group: number, blockIds: Int32Array): Promise<Uint8Array>;
+  /**
+   * Payloads in the canonical layout (layer, K then V, head, token, dim), back to back, ordered with steps.
+   * @param into memory for them, exactly as long, shared or not; it is this call's until the promise settles. Memory that
+   *   was written to before is filled several times faster than what would be allocated here.
+   * @returns `into`, or memory of its own
+   */
+  readBlocks(group: number, blockIds: Int32Array, into?: Uint8Array): Promise<Uint8Array>;
 
   /** Inverse of `readBlocks`. `payloads` must not change until the promise settles. */
   writeBlocks(group: number, blockIds: Int32Array, payloads: Uint8Array): Promise<void>;

@@ -95,7 +95,7 @@ export class BlockLoader {
     const underWay: { readonly batch: typeof items; readonly fetching: Promise<readonly Fetched[]> }[] = [];
     let numAsked = 0;
     let isBroken = false;
-    let writing: Promise<unknown> = Promise.resolve();
+    const writing: Promise<unknown>[] = [];
     const ask = (): void => {
       if (isBroken) return;
       while (numAsked < items.length && underWay.length < maxUnderWay) {
@@ -123,12 +123,12 @@ export class BlockLoader {
         this.#tiers.counters.loads++;
         this.#settle(item, true);
       }
-      // At most one batch waits for the device while others are read.
-      await writing;
-      writing = Promise.all(writes);
+      // As much waits for the device as is being read, so that it has the next batch when it is done with one.
+      writing.push(Promise.all(writes));
+      if (writing.length > maxUnderWay) await writing.shift();
     }
     for (const item of items.slice(numAsked)) this.#fail(item);
-    await writing;
+    await Promise.all(writing);
   }
 
   #fail(item: LoadingNode): void {
@@ -217,18 +217,10 @@ export class BlockLoader {
   }
 
   #take(): Uint8Array[] {
-    const spare = this.#spare.pop();
-    if (spare !== undefined) return spare;
-    // Shared memory crosses to the store's threads without being copied.
-    return this.#tiers.shapes.map(
-      ({ dtype, layers, components, heads, blockTokens, dim }) =>
-        new Uint8Array(new SharedArrayBuffer(layers * components * heads * blockTokens * dim * BYTES_OF_DTYPE[dtype])),
-    );
+    return this.#spare.pop() ?? this.#tiers.sharedPayloads();
   }
 
   #giveBack(payloads: readonly Uint8Array[]): void {
     if ((this.#spare.length + 1) * this.#tiers.nodeBytes <= MAX_SPARE_BYTES) this.#spare.push([...payloads]);
   }
 }
-
-const BYTES_OF_DTYPE = { F32: 4, F16: 2, BF16: 2, U8: 1 } as const;

@@ -35,6 +35,8 @@ export class ColdSaver {
   #running: Promise<void> | null = null;
   #isStopped = false;
   readonly #watchers: (() => void)[] = [];
+  /** Memory for a batch, one entry a node: the store's threads read where the device wrote. One batch is on its way at a time. */
+  readonly #memory: Uint8Array[][] = [];
 
   constructor(
     tiers: Tiers,
@@ -165,12 +167,13 @@ export class ColdSaver {
 
   /** @returns whether to go on */
   async #put(nodes: readonly PrefixNode[]): Promise<boolean> {
-    const reads = nodes.map((node) => this.#tiers.payloads(node));
+    while (this.#memory.length < nodes.length) this.#memory.push(this.#tiers.sharedPayloads());
+    const reads = await Promise.all(nodes.map((node, index) => this.#tiers.payloads(node, this.#memory[index])));
     const blocks: BlockPayload[] = [];
     const owners: PrefixNode[] = [];
     let isWhole = true;
     for (const [index, node] of nodes.entries()) {
-      const payloads = await (reads[index] as Promise<readonly Uint8Array[] | null> | null);
+      const payloads = reads[index] as readonly Uint8Array[] | null;
       if (payloads === null) {
         isWhole = false;
         break;

@@ -52,6 +52,14 @@ export class Tiers {
     this.#protectedTokens = settings.minBlocksPerAgent * cacheSpec.blockTokens;
   }
 
+  /** Memory for one node's payloads that threads can be given without a copy. */
+  sharedPayloads(): Uint8Array[] {
+    return this.shapes.map(
+      ({ dtype, layers, components, heads, blockTokens, dim }) =>
+        new Uint8Array(new SharedArrayBuffer(layers * components * heads * blockTokens * dim * BYTES_OF_DTYPE[dtype])),
+    );
+  }
+
   /** Evicts until `count` blocks are free now or soon, or nothing is left to evict. */
   evictFor(count: number): void {
     while (this.hot.numFreeSoon < count) {
@@ -75,15 +83,16 @@ export class Tiers {
   /**
    * A node's payloads from host memory, or read from the pool in order with steps: the block may be released at once.
    * null: no tier above the cold one has them.
+   * @param into memory for what is read, one entry a layer group; payloads that need no reading are returned where they lie
    */
-  payloads(node: PrefixNode): Promise<readonly Uint8Array[] | null> | null {
+  payloads(node: PrefixNode, into?: readonly Uint8Array[]): Promise<readonly Uint8Array[] | null> | null {
     if (node.warm !== null) return Promise.resolve(node.warm);
     const leaving = this.#leaving.get(node);
     if (leaving !== undefined) return leaving;
     if (node.hot === null) return null;
     const { hot } = node;
     return Promise.all(
-      Array.from(hot, (blockId, group) => this.#runner.readBlocks(group, Int32Array.of(blockId))),
+      Array.from(hot, (blockId, group) => this.#runner.readBlocks(group, Int32Array.of(blockId), into?.[group])),
     ).catch((error: unknown) => {
       this.#narrator.narrate({
         level: 'warn',
@@ -224,3 +233,5 @@ export class Tiers {
     this.settle(node);
   }
 }
+
+const BYTES_OF_DTYPE = { F32: 4, F16: 2, BF16: 2, U8: 1 } as const;

@@ -5,12 +5,18 @@ export const DEFAULT_MODE = { activations: 'quantized', kvDType: 'f16' } as cons
 /** Float activations and an f32 pool: what the oracle is compared with. */
 export const ORACLE_MODE = { activations: 'float', kvDType: 'f32' } as const;
 
+/** Large steps with 16-bit operands on matrix units, small ones as by default. */
+export const FAST_MODE = { activations: 'fast', kvDType: 'f16' } as const;
+/** More tokens than the largest step that a fast mode still computes as the default mode does. */
+export const LARGE_STEP_TOKENS = 128;
+
 /** A backend under test. */
 export interface Backend {
   /** Loads a model file with a poisoned pool: whatever is read before it was written shows up as NaN. */
   load(path: string, options?: Partial<LoadOptions>): Promise<ModelRunner>;
   /** false: there is no device here, and the suite is skipped. */
   readonly isAvailable: boolean;
+  readonly hasFastMode: boolean;
 }
 
 /** Limits the suites are written for. */

@@ -18,7 +18,7 @@ import {
 } from '@kvasir/reference';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fragmentedBlocks, logitsOf } from './drive-runner.ts';
-import { type Backend, DEFAULT_MODE, ORACLE_MODE } from './modes.ts';
+import { type Backend, DEFAULT_MODE, FAST_MODE, ORACLE_MODE } from './modes.ts';
 import { report } from './report.ts';
 
 const TOKENS = 1536 + 37;
@@ -75,7 +75,8 @@ export function describeOracle(backend: Backend): void {
       ['oracle mode, odd chunks', ORACLE_MODE, [1, 300, 7, 511, 256], 1e-4],
       ['float activations, f16 KV', { activations: 'float', kvDType: 'f16' } as const, [509], 1e-3],
       ['8-bit activations, f16 KV', DEFAULT_MODE, [257, 1, 640], 3e-2],
-    ])('%s stays within its bound over 1,573 tokens', async (label, mode, chunks, bound) => {
+      ...(backend.hasFastMode ? [['fast mode, f16 KV', FAST_MODE, [640, 1, 257], 3e-2] as const] : []),
+    ] as const)('%s stays within its bound over 1,573 tokens', async (label, mode, chunks, bound) => {
       await using runner = await backend.load(file, mode);
       const blocks = fragmentedBlocks(runner.info.numBlocks[0] as number, 7, 99);
       const logits = await logitsOf(runner, ids, blocks, chunks);
@@ -101,6 +102,7 @@ export function describeOracle(backend: Backend): void {
       for (const [label, mode, bound] of [
         ['oracle mode', ORACLE_MODE, 1e-4],
         ['8-bit activations, f16 KV', DEFAULT_MODE, 3e-2],
+        ...(backend.hasFastMode ? [['fast mode, f16 KV', FAST_MODE, 3e-2] as const] : []),
       ] as const) {
         await using runner = await backend.load(file, mode);
         const logits = await logitsOf(runner, ids, fragmentedBlocks(32, 2, 3), [128, 1, 33]);

@@ -14,15 +14,20 @@ export class TextTrie<Value> {
   readonly #root: TrieNode<Value> = { next: new Map(), value: null };
   /** (65536) 1 where a unit begins an entry: most of a text is passed over by one load a unit. */
   readonly #begins = new Uint8Array(1 << 16);
+  /** The unit that every entry begins with, as with special tokens: found by the search the engine has for it. */
+  #onlyBegin: string | null = null;
 
   constructor(entries: readonly (readonly [string, Value])[]) {
     for (const [text, value] of entries) {
       if (text !== '') this.#insert(text, value);
     }
+    const [unit] = this.#root.next.keys();
+    if (unit !== undefined && this.#root.next.size === 1) this.#onlyBegin = String.fromCharCode(unit);
   }
 
   /** Next position from `start` on where an entry may begin, -1 where there is none. */
   next(text: string, start: number): number {
+    if (this.#onlyBegin !== null) return text.indexOf(this.#onlyBegin, start);
     for (let position = start; position < text.length; position += 1) {
       if (this.#begins[text.charCodeAt(position)] === 1) return position;
     }

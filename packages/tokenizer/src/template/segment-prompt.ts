@@ -3,6 +3,7 @@ import { HazardFinder, type Hazard, type Json, mapStrings } from './untrusted-te
 
 /** First private-use character, and how many there are in the plane every string can hold one unit each. */
 const PRIVATE_USE = { first: 0xe000, count: 0x1900 } as const;
+const PRIVATE_USE_UNITS = /[\ue000-\uf8ff]/g;
 /** Strings looked at one by one where looking at all of them at once does not work out. */
 const MAX_SINGLE_STRINGS = 16;
 
@@ -126,13 +127,8 @@ class Substitution {
   }
 }
 
-/** Of a long text, looked at unit by unit: a set of all its characters takes ten times as long. */
 function addPrivateUse(used: Set<number>, text: string): void {
-  const { first, count } = PRIVATE_USE;
-  for (let position = 0; position < text.length; position += 1) {
-    const unit = text.charCodeAt(position);
-    if (unit >= first && unit < first + count) used.add(unit);
-  }
+  for (const [unit] of text.matchAll(PRIVATE_USE_UNITS)) used.add(unit.charCodeAt(0));
 }
 
 /** Marks what the given strings put into the prompt; false where the template acted on the replaced characters. */
@@ -193,8 +189,8 @@ function cut(prompt: string, marks: Uint8Array): PromptSegment[] {
   const segments: PromptSegment[] = [];
   for (let start = 0; start < prompt.length; ) {
     const mark = marks[start];
-    let end = start + 1;
-    while (end < prompt.length && marks[end] === mark) end += 1;
+    const change = marks.indexOf(mark === 0 ? 1 : 0, start);
+    const end = change < 0 ? prompt.length : change;
     segments.push({ text: prompt.slice(start, end), special: mark === 0 });
     start = end;
   }
