@@ -21,6 +21,11 @@ __device__ inline void follow_previous() {
   wait_for_previous();
 }
 
+// Has the second-level cache fetch `bytes`, a multiple of 16.
+__device__ inline void ask_ahead(const void* from, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
+}
+
 // e^x, the CPU backend's definition (native/cpu/kernels/exponential.h), operation by operation.
 __device__ inline float exponential(float x) {
   const float magic = 0x1.8p23f;

@@ -1,5 +1,5 @@
-// linear_strips: products of one or two tokens. Memory bound: a block of threads takes neighbouring strips of 16 rows one
-// after another, a warp each segment of the columns, whose weights go from memory straight to the warp's registers; the place of
+// linear_strips: products of one or two tokens. Memory bound: a block of threads takes every n-th strip of 16 rows, so that all
+// of them read neighbouring memory at any time, a warp each segment of the columns, whose weights go from memory straight to the warp's registers; the place of
 // a pair that was multiplied takes the pair a stage later, in the next strip where this one ends, so that loads never pause.
 // A warp keeps its segment of the input in shared memory.
 #include <algorithm>
@@ -21,14 +21,21 @@ constexpr std::size_t kMostShared = 96 * 1024;  // so that two blocks fit on a m
 
 constexpr std::size_t kSharedBytes = 227 * 1024, kOwnBytes = 2 * kGroup * kSegments * kStripRows * kMostTokens * 4 + 1024;
 
+// Floats have no scales a stage, so it may be longer here than where it has to fit in shared memory.
+template <typename Operand>
+inline constexpr bool kIsFloat = Operand::Scales::kWords == 0;
+template <typename Operand>
+inline constexpr int kStripPairs = kIsFloat<Operand> ? kBlockPairs : Operand::kStagePairs;
 // Blocks on a multiprocessor.
 template <typename Operand>
-inline constexpr int kResident = Operand::kRows ? 2 : 3;
+inline constexpr int kResident = kIsFloat<Operand> ? 2 : 3;
+// Weights asked for ahead of the input, into the second-level cache: what memory sends while the kernels before still run.
+constexpr std::int64_t kAskedAhead = 24 << 20;
 
 template <typename Operand>
 __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
-    strip_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int strips) {
-  constexpr int kPairs = Operand::kStagePairs, kStagesOfBlock = kBlockPairs / kPairs;
+    strip_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int strips, const int ahead) {
+  constexpr int kPairs = kStripPairs<Operand>, kStagesOfBlock = kBlockPairs / kPairs;
   extern __shared__ __align__(128) std::uint8_t memory[];  // the input, (pair, token, 128 bytes)
   __shared__ float sums[2][kGroup][kSegments][kStripRows * kMostTokens];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -36,9 +43,7 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
   const int segments = blockDim.x / 32, segment = warp;
   const int first = segment_begin(pairs, segments, segment) * kStagesOfBlock;
   const int end = segment_begin(pairs, segments, segment + 1) * kStagesOfBlock;
-  const int begin_strip = static_cast<int>(static_cast<std::int64_t>(strips) * blockIdx.x / gridDim.x);
-  const int end_strip = static_cast<int>(static_cast<std::int64_t>(strips) * (blockIdx.x + 1) / gridDim.x);
-
+  const int step = gridDim.x, last_strip = blockIdx.x + (strips - 1 - static_cast<int>(blockIdx.x)) / step * step;
   // Where the next stage is loaded from: the lane's places of the segment's `stage` of `strip`.
   struct {
     const std::uint8_t *codes, *high, *scales, *extra;
@@ -95,13 +100,26 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
     } else {
       // Behind the last strip its own weights once more: nobody multiplies them.
       next.stage = first;
-      next.strip = min(next.strip + 1, end_strip - 1);
+      next.strip = min(next.strip + step, last_strip);
       begin_strip_at(next.strip);
     }
   };
-  next.strip = begin_strip;
   next.stage = first;
-  begin_strip_at(begin_strip);
+  if constexpr (!Operand::kRows) {
+    for (int i = ahead; i > 0; --i) {
+      const int strip = blockIdx.x + i * step;
+      if (strip > last_strip) continue;
+      begin_strip_at(strip);
+      if (lane == 0) ask_ahead(next.codes, (end - first) * kPairs * Operand::kCodeBytes);
+      if (Operand::kHighBytes != 0 && lane == 1) ask_ahead(next.high, (end - first) * kPairs * Operand::kHighBytes);
+    }
+  }
+  next.strip = blockIdx.x;
+  begin_strip_at(next.strip);
+  if constexpr (!Operand::kRows) {
+    // Behind what the registers take.
+    if (lane == 0 && end - first > 1) ask_ahead(next.codes + kPairs * Operand::kCodeBytes, (end - first - 1) * kPairs * Operand::kCodeBytes);
+  }
   load_scales();
 #pragma unroll
   for (int p = 0; p < kPairs; ++p) load_pair(p);
@@ -124,9 +142,9 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
   const std::uint32_t input_at = input + token * 128 + ((lane / 8) ^ token) * 16;
   const int pair_bytes = tokens * 128;
 
-  for (int strip = begin_strip; strip < end_strip; ++strip) {
-    const int round = strip - begin_strip;
-    if (strip + 1 == end_strip) let_next_begin();
+  int round = 0;
+  for (int strip = blockIdx.x; strip <= last_strip; strip += step, ++round) {
+    if (strip == last_strip) let_next_begin();
     float acc[4] = {};
     std::uint32_t at = input_at;
 #pragma unroll 1
@@ -158,11 +176,11 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[i % 2 * kStripRows + lane / 4 + 8 * (i / 2)] = acc[i] * (i % 2 == 0 ? scale.x : scale.y);
     }
-    if (round % kGroup != kGroup - 1 && strip + 1 != end_strip) continue;
+    if (round % kGroup != kGroup - 1 && strip != last_strip) continue;
     __syncthreads();
     for (int i = warp; i <= round % kGroup; i += segments) {
       if (lane >= kStripRows * tokens) continue;
-      int local = strip - round % kGroup + i;
+      int local = strip - (round % kGroup - i) * step;
       const LinearPart& part = parts.part[find_part(parts, local)];
       const int row = local * kStripRows + lane % kStripRows;
       const auto& of_strip = sums[round / kGroup % 2][i];
@@ -194,10 +212,12 @@ void linear_strips(const LinearPart* parts, int n_parts, const HalfInput& x, int
     const int multiprocessors = count_multiprocessors();
     int each = std::min(static_cast<int>(ceil_div(strips, multiprocessors)), kResident<Operand>);
     each = std::min(each, static_cast<int>(kSharedBytes / (shared + kOwnBytes)));
+    const std::int64_t round_bytes =
+        std::int64_t{each} * multiprocessors * parts[0].weight.pairs * (Operand::kCodeBytes + Operand::kHighBytes);
     const std::size_t room = std::max(shared, kSharedBytes / static_cast<std::size_t>(each + 1) - kOwnBytes + 1024);
     launch_after("linear_strips", strip_kernel<Operand>, static_cast<unsigned>(std::min(strips, each * multiprocessors)),
                  32 * static_cast<unsigned>(segments_of(parts[0].weight.pairs)), std::min(room, kMostShared), stream, launch, x, tokens,
-                 strips);
+                 strips, static_cast<int>(std::max(std::int64_t{0}, kAskedAhead / round_bytes - 1)));
   });
 }
 

@@ -17,7 +17,6 @@ struct TileShape {
   static constexpr int kGroups = kGroupCount, kTiles = kTileCount;
   static constexpr bool kSplit = kIsSplit;
   static constexpr int kStages = kStageCount, kResident = kResidentBlocks;
-  static constexpr int kBatch = kTiles == 8 ? 2 : 4;
   static constexpr int kWarps = 4 * kGroups, kThreads = 32 * kWarps;
   static constexpr int kStrips = kWarps, kRows = kStripRows * kStrips, kTokens = kTileTokens * kTiles;
   // Sums of a segment, (kTokens, kRows); neighbouring pairs of tokens in other banks.
@@ -43,6 +42,8 @@ struct StageLayout {
   static constexpr int kBytes = (kEnd + 1023) / 1024 * 1024;
 };
 
+inline constexpr int kStagesAskedAhead = 4;
+
 // 1,024 more bytes align the stages.
 template <typename Operand, typename Shape>
 constexpr int tile_shared_bytes() {
@@ -55,7 +56,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     tile_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int first_tile) {
   constexpr int kTiles = Shape::kTiles, kStages = Shape::kStages, kPairs = Operand::kStagePairs, kWarps = Shape::kWarps;
   constexpr int kStagesOfBlock = kBlockPairs / kPairs;
-  constexpr int kBatch = Shape::kBatch;  // steps whose operands are held at once
   using Layout = StageLayout<Operand, Shape::kStrips, kTiles>;
   extern __shared__ std::uint8_t unaligned[];
   __shared__ std::uint64_t barriers[2 * kStages];  // a stage has come; it has been read
@@ -131,8 +131,14 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
       copy_plane.template operator()<Layout::kStripExtra>(Layout::kExtraAt, w.extra, w.extra_stride, 28);
     }
   };
-  // Weights are on their way before the input is there.
+  // Weights are on their way before the input is there, those of a few more stages to the second-level cache.
   for (int i = 0; i < kStages && first + i < end; ++i) copy_weights(first + i, i);
+  if constexpr (!Operand::kRows) {
+    const int more = min(kStagesAskedAhead, end - first - kStages);
+    if (lane == 0 && more > 0) {
+      ask_ahead(w.codes + own_strip * w.code_stride + std::int64_t{first + kStages} * Layout::kStripCodes, more * Layout::kStripCodes);
+    }
+  }
   wait_for_previous();
   for (int i = 0; i < kStages && first + i < end; ++i) copy_input(first + i, i);
   for (int i = threadIdx.x; i < kTiles * kSegments * kTileTokens; i += Shape::kThreads) {
@@ -180,30 +186,32 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
       if (p + 1 < kPairs) next_codes = load_codes(p + 1);
       const PairScales of_pair = scales.pair(p);
       const std::uint32_t s16[2] = {half2_mul(of_pair.s[0], 0x2c002c00u), half2_mul(of_pair.s[1], 0x2c002c00u)};
-      // Some steps' operands are made while those before are multiplied.
-#pragma unroll
-      for (int batch = 0; batch < 4 / kBatch; ++batch) {
-        std::uint32_t a[kBatch][4];
-#pragma unroll
-        for (int step = 0; step < kBatch; ++step) Operand::operand(codes, batch * kBatch + step, of_pair, s16, a[step]);
+      // Two steps' operands are made while the two before are multiplied: two arrays in turn, so that none is written while
+      // the units still read it, unrolled or not.
+      const auto multiply_two = [&]<int kFirst>(std::uint32_t(&a)[2][4]) {
+        Operand::operand(codes, kFirst, of_pair, s16, a[0]);
+        Operand::operand(codes, kFirst + 1, of_pair, s16, a[1]);
+        pin<8>(&a[0][0]);
         begin_multiplying();
-#pragma unroll
-        for (int step = 0; step < kBatch; ++step) {
-          multiply_tiles<kTiles>(acc, a[step], input + p * (kInputPairBytes / 16) + (batch * kBatch + step) * 2,
-                                 p == 0 && batch == 0 && step == 0 ? goes_on : 1);
-        }
+        multiply_tiles<kTiles>(acc, a[0], input + p * (kInputPairBytes / 16) + kFirst * 2, p == 0 && kFirst == 0 ? goes_on : 1);
+        multiply_tiles<kTiles>(acc, a[1], input + p * (kInputPairBytes / 16) + kFirst * 2 + 2, 1);
         commit_multiplying();
-        // The place of the stage before is free when all have read it; by now they have, or nearly.
-        if (p == 0 && batch == 0 && stage > first && stage - 1 + kStages < end) {
-          const int before = at == 0 ? kStages - 1 : at - 1;
-          wait_barrier(was_read(before), at == 0 ? parity ^ 1 : parity);
-          copy_weights(stage - 1 + kStages, before);
-          copy_input(stage - 1 + kStages, before);
-        }
-        wait_multiplying<1>();
+      };
+      std::uint32_t even[2][4], odd[2][4];
+      multiply_two.template operator()<0>(even);
+      // The place of the stage before is free when all have read it; by now they have, or nearly.
+      if (p == 0 && stage > first && stage - 1 + kStages < end) {
+        const int before = at == 0 ? kStages - 1 : at - 1;
+        wait_barrier(was_read(before), at == 0 ? parity ^ 1 : parity);
+        copy_weights(stage - 1 + kStages, before);
+        copy_input(stage - 1 + kStages, before);
       }
+      wait_multiplying<1>();  // for `odd` of the pair before
+      multiply_two.template operator()<2>(odd);
+      wait_multiplying<1>();  // for `even`
     }
     wait_multiplying<0>();
+    pin<4 * kTiles>(acc);
     goes_on = 1;
     __syncwarp();
     if (lane == 0) arrive(was_read(at));

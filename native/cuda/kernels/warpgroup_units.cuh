@@ -39,12 +39,24 @@ __device__ inline void bulk_copy(std::uint32_t to, const void* from, int bytes, 
 __device__ inline std::uint64_t input_descriptor(std::uint32_t address, int stride) {
   return (address & 0x3ffff) >> 4 | std::uint64_t{1} << 16 | static_cast<std::uint64_t>(stride >> 4) << 32 | std::uint64_t{1} << 62;
 }
-// Before the first multiplication that reads registers which were written since.
+// The registers are written before, and read behind, whatever is asked of the units next to this in the program.
+template <int kCount, typename Word>
+__device__ inline void pin(Word* words) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if constexpr (sizeof(Word) == 4 && static_cast<Word>(0.5f) != 0) {
+      asm volatile("" : "+f"(words[i])::"memory");
+    } else {
+      asm volatile("" : "+r"(words[i])::"memory");
+    }
+  }
+}
+// Before the first multiplication that reads registers which were written since; those are pinned before it.
 __device__ inline void begin_multiplying() { asm volatile("wgmma.fence.sync.aligned;"); }
 __device__ inline void commit_multiplying() { asm volatile("wgmma.commit_group.sync.aligned;"); }
 template <int kLeft>
 __device__ inline void wait_multiplying() {
-  // Only a wait for all lets memory they read be written again.
+  // Only a wait for all lets memory they read be written again, and the sums be read, pinned.
   if constexpr (kLeft == 0) {
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   } else {
