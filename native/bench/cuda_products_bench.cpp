@@ -60,7 +60,7 @@ void run(const Shape& s, const std::vector<int>& token_counts) {
   const std::int32_t pairs = kv::cuda::pairs_of(s.cols);
   const OnDevice<std::uint16_t> codes(static_cast<std::size_t>((most + 7) / 8 * pairs) * 512);
   const OnDevice<float> scales(static_cast<std::size_t>((most + 7) / 8) * kv::cuda::kSegments * 8);
-  kv::cuda::activation({x.data(), nullptr, nullptr, {codes.data(), scales.data()}, s.cols, most, -1}, nullptr);
+  kv::cuda::activation({x.data(), nullptr, nullptr, {codes.data(), scales.data()}, s.cols, most, -1, 0}, nullptr);
   for (kv::cuda::LinearArgs& args : launches) {
     args.n_parts = n_parts;
     for (int i = 0; i < n_parts; ++i) {

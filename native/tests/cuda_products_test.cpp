@@ -59,7 +59,7 @@ class Weight {
 
 std::vector<std::int32_t> widths(kv_dtype dtype) {
   const auto block = static_cast<std::int32_t>(kv::weight_dtype_info(dtype)->block_values);
-  if (block == 1) return {1, 20, 64, 1000};
+  if (block == 1) return {1, 20, 64, 128, 1000};
   if (block == 32) return {32, 96, 480, 544, 2080};
   return {256, 768, 2304};
 }
@@ -78,7 +78,7 @@ struct Activations {
         x(values),
         codes(static_cast<std::size_t>((n + 7) / 8 * pairs) * 512),
         scales(static_cast<std::size_t>((n + 7) / 8) * kv::cuda::kSegments * 8) {
-    kv::cuda::activation({x.data(), nullptr, nullptr, halves(), cols, tokens, -1}, nullptr);
+    kv::cuda::activation({x.data(), nullptr, nullptr, halves(), cols, tokens, -1, 0}, nullptr);
   }
   HalfInput halves() const { return {codes.data(), scales.data()}; }
   std::int32_t segment_of(std::int32_t column) const {
@@ -250,7 +250,7 @@ KV_TEST("products stay within their bounds of float64, and a token's bits do not
         }
         if (halves && (dtype == KV_F16 || dtype == KV_BF16) && cols % 8 == 0) {
           const Weight rows_of_file(dtype, rows, cols, 21, true);
-          for (const std::int32_t count : {1, 20, 75}) {
+          for (const std::int32_t count : {1, 12, 20, 40, 75}) {
             const std::vector<float> same = product(rows_of_file, x, 0, count, true, bias.data());
             KV_CHECK_MSG(std::memcmp(same.data(), together.data(), same.size() * 4) == 0, "%s by rows, %d columns, %d tokens",
                          kv::weight_dtype_info(dtype)->name, cols, count);
@@ -377,7 +377,7 @@ KV_TEST("norms and gated activations stay within 2e-6 of float64") {
       for (float& value : gate) value *= 12;
       for (float& value : up) value *= 9;
       const OnDevice<float> gate_at(gate), up_at(up), out(static_cast<std::size_t>(tokens * n));
-      kv::cuda::activation({gate_at.data(), up_at.data(), out.data(), {}, n, tokens, kind},
+      kv::cuda::activation({gate_at.data(), up_at.data(), out.data(), {}, n, tokens, kind, 0},
                            nullptr);
       std::vector<float> expected(gate.size());
       kv::cpu::select_kernels("scalar")->activation(

@@ -67,6 +67,7 @@ struct ActivationArgs {
   HalfInput halves;
   std::int32_t n, tokens;
   std::int32_t kind;  // kv_activation; -1: copy of gate
+  std::int32_t unscaled;  // 1: halves as they are, scale 1: what f16 is known to hold
 };
 void activation(const ActivationArgs& args, cudaStream_t stream);
 

@@ -3,8 +3,6 @@
 // a pair that was multiplied takes the pair a stage later, in the next strip where this one ends, so that loads never pause.
 // A warp keeps its segment of the input in shared memory.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 
 #include "cuda/kernels/dispatch.h"
 #include "cuda/kernels/launch.h"
@@ -23,19 +21,16 @@ constexpr std::size_t kMostShared = 96 * 1024;  // so that two blocks fit on a m
 
 constexpr std::size_t kSharedBytes = 227 * 1024, kOwnBytes = 2 * kGroup * kSegments * kStripRows * kMostTokens * 4 + 1024;
 
-// Floats have no scales a stage, so it may be longer here than where it has to fit in shared memory.
 template <typename Operand>
 inline constexpr bool kIsFloat = Operand::Scales::kWords == 0;
-template <typename Operand, bool kDeep>
-inline constexpr int kStripPairs = kIsFloat<Operand> && kDeep ? kBlockPairs : Operand::kStagePairs;
 // Blocks on a multiprocessor.
-template <typename Operand, bool kDeep>
-inline constexpr int kResident = (kIsFloat<Operand> && kDeep) || Operand::kRows ? 2 : 3;
+template <typename Operand>
+inline constexpr int kResident = Operand::kRows ? 2 : 3;
 
-template <typename Operand, bool kDeep>
-__global__ void __launch_bounds__(kMostThreads, kResident<Operand, kDeep>)
+template <typename Operand>
+__global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
     strip_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int strips) {
-  constexpr int kPairs = kStripPairs<Operand, kDeep>, kStagesOfBlock = kBlockPairs / kPairs;
+  constexpr int kPairs = Operand::kStagePairs, kStagesOfBlock = kBlockPairs / kPairs;
   extern __shared__ __align__(128) std::uint8_t memory[];  // the input, (pair, token, 128 bytes)
   __shared__ float sums[2][kGroup][kSegments][kStripRows * kMostTokens];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -178,10 +173,6 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand, kDeep>)
   }
 }
 
-struct Policy {
-  int rounds, pad, deep;
-};
-
 std::size_t input_bytes(int tokens, int pairs) { return static_cast<std::size_t>(tokens) * static_cast<std::size_t>(pairs) * 128; }
 
 }  // namespace
@@ -192,38 +183,24 @@ void linear_strips(const LinearPart* parts, int n_parts, const HalfInput& x, int
   ProductParts launch{};
   const int strips = place_parts(launch, parts, n_parts, kStripRows);
   const std::size_t shared = input_bytes(tokens, parts[0].weight.pairs);
-  static const auto policy_of = [](const char* name) {
-    Policy p{0, 1, 0};
-    if (const char* text = std::getenv(name)) std::sscanf(text, "%d,%d,%d", &p.rounds, &p.pad, &p.deep);
-    return p;
-  };
-  static const Policy floats = policy_of("KV_STRIPS_F"), quantized = policy_of("KV_STRIPS_Q");
-  const auto go = [&]<typename Operand, bool kDeep>(const Policy& policy) {
-    const auto kernel = strip_kernel<Operand, kDeep>;
-    static const bool prepared = [&] {
-      check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared)), "linear_strips");
+  with_operand(parts[0].weight, [&]<typename Operand>() {
+    static const bool prepared = [] {
+      check_cuda(cudaFuncSetAttribute(strip_kernel<Operand>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared)),
+                 "linear_strips");
       return true;
     }();
     static_cast<void>(prepared);
     const int multiprocessors = count_multiprocessors();
-    int each = kResident<Operand, kDeep>;
-    if (policy.pad) each = std::min(static_cast<int>(ceil_div(strips, multiprocessors)), each);
-    each = std::min(each, static_cast<int>(kSharedBytes / (shared + kOwnBytes)));
+    int each = std::min(kResident<Operand>, static_cast<int>(kSharedBytes / (shared + kOwnBytes)));
     std::size_t room = shared;
-    if (policy.pad == 1 || (policy.pad == 2 && strips <= 3 * multiprocessors)) {
+    if constexpr (!kIsFloat<Operand>) {
+      // Fewer blocks than fit, and then no room for more of them, so that none shares a multiprocessor while others are idle.
+      each = std::min(static_cast<int>(ceil_div(strips, multiprocessors)), each);
       room = std::max(shared, kSharedBytes / static_cast<std::size_t>(each + 1) - kOwnBytes + 1024);
     }
-    const int grid = policy.rounds == 0 ? std::min(strips, each * multiprocessors) : static_cast<int>(ceil_div(strips, policy.rounds));
-    launch_after("linear_strips", kernel, static_cast<unsigned>(grid), 32 * static_cast<unsigned>(segments_of(parts[0].weight.pairs)),
-                 std::min(room, kMostShared), stream, launch, x, tokens, strips);
-  };
-  with_operand(parts[0].weight, [&]<typename Operand>() {
-    if constexpr (kIsFloat<Operand>) {
-      if (floats.deep) return go.template operator()<Operand, true>(floats);
-      return go.template operator()<Operand, false>(floats);
-    } else {
-      go.template operator()<Operand, false>(quantized);
-    }
+    launch_after("linear_strips", strip_kernel<Operand>, static_cast<unsigned>(std::min(strips, each * multiprocessors)),
+                 32 * static_cast<unsigned>(segments_of(parts[0].weight.pairs)), std::min(room, kMostShared), stream, launch, x, tokens,
+                 strips);
   });
 }
 

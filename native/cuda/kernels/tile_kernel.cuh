@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
   }
   if constexpr (Operand::kRows) {
     // What lies past the end of a row is multiplied with zeros, so it has to be a number.
-    if (w.cols % (kPairs * kPairColumns) != 0) {
+    if (w.cols != pairs * kPairColumns) {
       for (int i = threadIdx.x * 16; i < kStages * Layout::kBytes; i += Shape::kThreads * 16) {
         *reinterpret_cast<uint4*>(memory + i) = uint4{};
       }

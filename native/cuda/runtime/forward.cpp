@@ -104,10 +104,12 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const AttentionGeometry geometry{shape.n_heads, shape.n_kv_heads, shape.head_dim};
   const auto g = static_cast<std::size_t>(
       std::find(limits_.geometries.begin(), limits_.geometries.end(), geometry) - limits_.geometries.begin());
-  // The f16 form comes from attention itself where f16 surely holds it and all items are split.
+  // What an f16 pool holds, and so its means, f16 holds unscaled, whichever kernel writes it: attention itself where all items
+  // are split, else one behind it.
+  const bool unscaled = pool_.dtype() == KV_F16;
   const bool in_halves = small && wants_halves(layer.attention_output.weight);
   const bool on_tensors = plan.n_walk_items[g] != 0 && plan.walk_rows[g] == kTensorRows;
-  const bool fused = in_halves && plan.n_walk_items[g] == 0 && pool_.dtype() == KV_F16 && q_width % 256 == 0;
+  const bool fused = in_halves && plan.n_walk_items[g] == 0 && unscaled && q_width % 256 == 0;
   AttentionArgs args{};
   args.q = space_.q.data();
   args.out = fused ? nullptr : space_.attended.data();
@@ -147,7 +149,7 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   }
 
   if (in_halves && !fused) {
-    activation({space_.attended.data(), nullptr, nullptr, halves(true), q_width, T, -1}, stream);
+    activation({space_.attended.data(), nullptr, nullptr, halves(true), q_width, T, -1, unscaled ? 1 : 0}, stream);
   }
   const bool joins = layer.attention_post_norm == nullptr;
   product(plan, {{{layer.attention_output.weight, layer.attention_output.bias,
@@ -175,7 +177,7 @@ void Forward::launch_feed_forward(const StepPlan& plan, const DeviceLayer& layer
   }
   const bool in_halves = wants_halves(layer.down.weight);
   activation({space_.gate.data(), space_.up.data(), in_halves ? nullptr : space_.gate.data(), halves(in_halves), ffn, T,
-              layer.shape.activation}, stream);
+              layer.shape.activation, 0}, stream);
   linear({{down, {}, {}}, 1, halves(in_halves), space_.gate.data(), ffn, T}, stream);
 }
 

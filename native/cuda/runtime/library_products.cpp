@@ -49,7 +49,7 @@ void LibraryProducts::gated_linear(const LinearArgs& args, const float* up, std:
     if (!library_takes(w)) {
       float* x = const_cast<float*>(args.x);  // the gates are the activation's to overwrite
       if (!combined) {
-        activation({x, up, x, {}, w.cols, args.tokens, activation_kind}, stream);
+        activation({x, up, x, {}, w.cols, args.tokens, activation_kind, 0}, stream);
       }
       combined = true;
       kv::cuda::linear({{part, {}, {}}, 1, {}, args.x, args.ldx, args.tokens}, stream);
