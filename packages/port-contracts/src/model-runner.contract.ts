@@ -117,12 +117,13 @@ function describeEquality(open: () => ModelRunner): void {
     expect(swapped.hashes).toEqual(together.hashes.slice(1).reverse());
   });
 
-  it('reads the context it is given: a swapped table changes the bits', async () => {
+  it("reads the context it is given: a stranger's block in the table changes the bits", async () => {
     const runner = open();
     const promptIds = longPrompt(runner);
     const row = { tokenIds: promptIds.subarray(-1), position: promptIds.length - 1, isRead: true };
     const right = await prefill(runner, promptIds, [0, 1, 2]);
-    const wrong = await stepRows(runner, [{ ...row, table: [1, 0, 2] }]);
+    await prefill(runner, longPrompt(runner, 2), [3, 4, 5]);
+    const wrong = await stepRows(runner, [{ ...row, table: [0, 4, 2] }]);
     const again = await stepRows(runner, [{ ...row, table: [0, 1, 2] }]);
     expect(wrong.hashes[0]).not.toBe(right.hashes[0]);
     expect(again.hashes[0]).toBe(right.hashes[0]);

@@ -127,7 +127,7 @@ function checkTraffic(scenario: Scenario, outcome: Outcome, label: string): void
 }
 
 describe('a mistake on the way', () => {
-  it.each(['flip-bit', 'swap-blocks', 'shift-positions'] as const)('is noticed: %s', async (sabotage) => {
+  it.each(['flip-bit', 'repeat-block', 'shift-positions'] as const)('is noticed: %s', async (sabotage) => {
     await using fresh = await load(generated('qwen3', 'q8_0'), 8);
     await using resumed = await load(generated('qwen3', 'q8_0'), 8);
     const bench = new Bench(fresh, resumed, 2048);

@@ -10,7 +10,7 @@ export interface RunnerTraffic {
 }
 
 /** A mistake on the way to the device: what a test of equal outputs must notice. */
-export type Sabotage = 'none' | 'flip-bit' | 'swap-blocks' | 'shift-positions';
+export type Sabotage = 'none' | 'flip-bit' | 'repeat-block' | 'shift-positions';
 
 /** A runner that counts what passes through it and, when asked to, makes one mistake. It does not own the other. */
 export class WatchedRunner implements ModelRunner {
@@ -63,14 +63,13 @@ export class WatchedRunner implements ModelRunner {
   }
 
   #spoil(batch: StepBatch): StepBatch {
-    if (this.sabotage === 'swap-blocks') {
+    if (this.sabotage === 'repeat-block') {
       return {
         ...batch,
         groups: batch.groups.map((group) => {
           const blockTables = group.blockTables.slice();
           const [first, second] = blockTables;
           if (group.blockTableWidth > 1 && second !== undefined && second >= 0) {
-            blockTables[0] = second;
             blockTables[1] = first as number;
           }
           return { ...group, blockTables };
