@@ -37,9 +37,7 @@ export class WorkerThread<Table extends Calls<Table>> {
     this.#worker = worker;
     worker.on('message', (message: AnswerMessage) => this.#receive(worker, message));
     // Not before: a thread that starts holds its process again.
-    worker.once('online', () => {
-      if (this.#waiting.size === 0) worker.unref();
-    });
+    worker.once('online', () => this.#release(worker));
     worker.on('error', (cause) => this.#die(cause));
     worker.on('exit', (exitCode) => this.#die(`exit code ${exitCode}`));
     return worker;
@@ -70,6 +68,11 @@ export class WorkerThread<Table extends Calls<Table>> {
     await this.#worker?.terminate();
   }
 
+  /** A thread without calls does not hold its process, but one that ends does, for whoever waits for that. */
+  #release(worker: Worker): void {
+    if (this.#waiting.size === 0 && this.#death === null) worker.unref();
+  }
+
   #die(cause: unknown): void {
     this.#death ??= new KvasirError(
       'internal',
@@ -83,7 +86,7 @@ export class WorkerThread<Table extends Calls<Table>> {
   #receive(worker: Worker, message: AnswerMessage): void {
     const waiting = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
-    if (this.#waiting.size === 0) worker.unref();
+    this.#release(worker);
     if (waiting === undefined) return;
     if ('answer' in message) waiting.resolve(message.answer);
     else
