@@ -68,7 +68,7 @@ void run(const Shape& s, const std::vector<int>& token_counts) {
       matrix.dtype = s.dtype;
       matrix.rows = s.rows[i];
       matrix.cols = s.cols;
-      const kv::cuda::PlaneBytes sizes = kv::cuda::plan_planes(matrix, false);
+      const kv::cuda::PlaneBytes sizes = kv::cuda::plan_planes(matrix);
       planes.push_back(std::make_unique<OnDevice<std::uint8_t>>(static_cast<std::size_t>(sizes.total())));
       kv::cuda::place_planes(matrix, sizes, planes.back()->data());
       for (std::int32_t row = 0; row < s.rows[i]; row += some) {

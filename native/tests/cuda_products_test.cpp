@@ -19,16 +19,15 @@ using kv::cuda::HalfInput;
 
 // A weight on the device, repacked from rows that begin at an odd address.
 class Weight {
-  bool by_rows_;  // first: planning reads it and fills the sizes while `planes` is made
-  kv::cuda::PlaneBytes sizes_{};
+  kv::cuda::PlaneBytes sizes_{};  // first: filled while `planes` is made
 
  public:
   DeviceMatrix matrix{};
   std::vector<std::byte> stored;
   OnDevice<std::uint8_t> planes, raw;
 
-  Weight(kv_dtype dtype, std::int32_t rows, std::int32_t cols, std::uint64_t seed, bool by_rows = false)
-      : by_rows_(by_rows), stored(random_weights(dtype, rows, cols, seed)), planes(plan(dtype, rows, cols)), raw(stored.size() + 1) {
+  Weight(kv_dtype dtype, std::int32_t rows, std::int32_t cols, std::uint64_t seed)
+      : stored(random_weights(dtype, rows, cols, seed)), planes(plan(dtype, rows, cols)), raw(stored.size() + 1) {
     const bool block = kv::weight_dtype_info(dtype)->is_block_quantized;
     std::uint8_t* at = raw.data() + (block ? 1 : 0);
     cuda_ok(cudaMemcpy(at, stored.data(), stored.size(), cudaMemcpyHostToDevice), "weights");
@@ -51,7 +50,7 @@ class Weight {
     matrix.dtype = dtype;
     matrix.rows = rows;
     matrix.cols = cols;
-    sizes_ = kv::cuda::plan_planes(matrix, by_rows_);
+    sizes_ = kv::cuda::plan_planes(matrix);
     return static_cast<std::size_t>(sizes_.total());
   }
 };
@@ -144,6 +143,18 @@ KV_TEST("every stored bit of a weight survives repacking: embeddings equal the C
                      "%s, %d columns, row %d", kv::weight_dtype_info(dtype)->name, cols, ids[static_cast<std::size_t>(i)]);
       }
       KV_CHECK(x.end_is_intact());
+    }
+  }
+}
+
+KV_TEST("16-bit floats come back to the rows of the file for the fast mode's library") {
+  for (const kv_dtype dtype : {KV_F16, KV_BF16}) {
+    for (const std::int32_t cols : {8, 64, 264, 1000}) {
+      const std::int32_t rows = 37;
+      const Weight w(dtype, rows, cols, 13);
+      const OnDevice<std::uint16_t> out(static_cast<std::size_t>(rows * cols));
+      kv::cuda::half_weights(w.matrix, out.data(), nullptr);
+      KV_CHECK(std::memcmp(out.read().data(), w.stored.data(), w.stored.size()) == 0 && out.end_is_intact());
     }
   }
 }
@@ -241,20 +252,12 @@ KV_TEST("products stay within their bounds of float64, and a token's bits do not
         const std::vector<float> x = random_activations(tokens, cols, 22);
         const OnDevice<float> bias(random_floats(rows, 23));
         const std::vector<float> together = product(w, x, 0, tokens, halves, bias.data());
-        for (const std::int32_t count : {1, 2, 8, 9, 16, 20, 32, 33, 64}) {
+        for (const std::int32_t count : {1, 2, 8, 9, 12, 16, 20, 32, 33, 40, 64}) {
           const std::int32_t first = 5;
           const std::vector<float> few = product(w, x, first, count, halves, bias.data());
           KV_CHECK_MSG(std::memcmp(few.data(), together.data() + first * rows, few.size() * 4) == 0,
                        "%s, %d columns, %d tokens of 75, %s", kv::weight_dtype_info(dtype)->name, cols, count,
                        halves ? "halves" : "float");
-        }
-        if (halves && (dtype == KV_F16 || dtype == KV_BF16) && cols % 8 == 0) {
-          const Weight rows_of_file(dtype, rows, cols, 21, true);
-          for (const std::int32_t count : {1, 12, 20, 40, 75}) {
-            const std::vector<float> same = product(rows_of_file, x, 0, count, true, bias.data());
-            KV_CHECK_MSG(std::memcmp(same.data(), together.data(), same.size() * 4) == 0, "%s by rows, %d columns, %d tokens",
-                         kv::weight_dtype_info(dtype)->name, cols, count);
-          }
         }
         const Activations a(x, tokens, cols);
         const std::vector<float> seen = a.seen(), biases = bias.read();
@@ -289,7 +292,7 @@ KV_TEST("large matrices have the same bits in every shape of tile") {
     const Weight w(dtype, rows, cols, 41);
     const std::vector<float> x = random_activations(tokens, cols, 42);
     const std::vector<float> together = product(w, x, 0, tokens, true, nullptr);
-    for (const std::int32_t count : {1, 8, 16, 32, 64}) {
+    for (const std::int32_t count : {1, 2, 8, 16, 32, 64}) {
       const std::int32_t first = 66;
       const std::vector<float> few = product(w, x, first, count, true, nullptr);
       KV_CHECK_MSG(std::memcmp(few.data(), together.data() + std::ptrdiff_t{first} * rows, few.size() * 4) == 0, "%s, %d tokens",
@@ -315,7 +318,7 @@ KV_TEST("a token that is not finite leaves the others' bits alone") {
 
 KV_TEST("several parts of one input, added to what is there, are the parts alone") {
   const std::int32_t cols = 768;
-  for (const std::int32_t tokens : {3, 19}) {
+  for (const std::int32_t tokens : {1, 2, 3, 19}) {
     const Weight a(KV_Q4_K, 40, cols, 1), b(KV_Q6_K, 24, cols, 2), c(KV_Q4_K, 17, cols, 3);
     const std::vector<float> x = random_activations(tokens, cols, 4);
     const Activations input(x, tokens, cols);

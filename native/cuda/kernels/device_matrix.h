@@ -1,8 +1,8 @@
 // DeviceMatrix: a weight as it lies in VRAM.
 //
-// F32 lies as in the file, as do F16 and BF16 for the fast mode's library (by_rows). All others keep every stored bit, sorted
-// so that a warp reads what it multiplies with whole 16-byte accesses. A strip is 16 rows, a pair 64 columns, a block four pairs; rows are padded to whole strips,
-// columns to whole blocks, with zeros. Lane 4g + q of a warp owns, of a strip's pair, columns 16q .. 16q + 15
+// F32 lies as in the file. All others keep every stored bit, sorted so that a warp reads what it multiplies with whole 16-byte
+// accesses. A strip is 16 rows, a pair 64 columns, a block four pairs; rows are padded to whole strips, columns to whole
+// blocks, with zeros. Lane 4g + q of a warp owns, of a strip's pair, columns 16q .. 16q + 15
 // of rows g and g + 8: what the matrix units' 16 x 16 operand asks of it, four times (tile t: columns 16q + 4t .. + 3).
 //   codes   F16, BF16: (strip, pair, row, half, lane) eight columns 16q + 8 * half ..; nibble formats: (strip, pair, lane, t) words of eight nibbles, placed by code_shift; Q8_0: (strip, pair, t / 2,
 //           lane, t % 2, row) words of four bytes code + 128
@@ -21,7 +21,6 @@ namespace kv::cuda {
 
 struct DeviceMatrix {
   std::int32_t dtype;    // kv_dtype
-  std::int32_t by_rows;  // 1: rows as in the file
   std::int32_t rows;
   std::int32_t cols;
   std::int32_t pairs;  // of whole blocks
@@ -30,7 +29,7 @@ struct DeviceMatrix {
   const std::uint8_t* scales;
   const std::uint8_t* extra;
   const float* factors;
-  // Bytes from strip to strip of each plane (by rows: from row to row).
+  // Bytes from strip to strip of each plane (F32: from row to row).
   std::int64_t code_stride;
   std::int64_t high_stride;
   std::int64_t scale_stride;

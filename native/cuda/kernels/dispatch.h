@@ -8,10 +8,10 @@ namespace kv::cuda {
 
 // Operands of the matrix units; F32 has none.
 template <typename Function>
-void with_operand(const DeviceMatrix& w, Function f) {
-  switch (w.dtype) {
-    case KV_F16: return w.by_rows ? f.template operator()<FloatOperand<false, true>>() : f.template operator()<FloatOperand<false, false>>();
-    case KV_BF16: return w.by_rows ? f.template operator()<FloatOperand<true, true>>() : f.template operator()<FloatOperand<true, false>>();
+void with_operand(int dtype, Function f) {
+  switch (dtype) {
+    case KV_F16: return f.template operator()<FloatOperand<false>>();
+    case KV_BF16: return f.template operator()<FloatOperand<true>>();
     case KV_Q8_0: return f.template operator()<OperandQ8_0>();
     case KV_Q4_0: return f.template operator()<OperandQ4_0>();
     case KV_Q4_1: return f.template operator()<OperandQ4_1>();

@@ -14,17 +14,27 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kStripThreads = 32 * kStripRows;
 
-// A block of threads one strip's 256 columns, a thread eight of a row: a warp's stores are contiguous, both rows of a word are
-// read by one block. Values are the format's own float32 ones, rounded once.
+struct AsTheyAre {
+  __device__ static uint4 packed(const DeviceMatrix& w, std::int64_t row, int chunk) { return read_eight(w, row, chunk); }
+};
 template <typename Format>
+struct Rounded {
+  __device__ static uint4 packed(const DeviceMatrix& w, std::int64_t row, int chunk) {
+    float values[8];
+    LoadQuantized<Format>::eight(w, row, chunk, values);
+    return pack_eight<false>(values);
+  }
+};
+
+// A block of threads one strip's 256 columns, a thread eight of a row: a warp's stores are contiguous, both rows of a word are
+// read by one block. Values are the format's own float32 ones, rounded once; floats are as they were.
+template <typename Loader>
 __global__ void __launch_bounds__(kStripThreads) weights_kernel(DeviceMatrix w, uint4* out) {
   follow_previous();
   const int chunk = static_cast<int>(blockIdx.x) * 32 + threadIdx.x % 32;
   const std::int64_t row = std::int64_t{blockIdx.y} * kStripRows + threadIdx.x / 32;
   if (8 * chunk >= w.cols || row >= w.rows) return;
-  float values[8];
-  LoadQuantized<Format>::eight(w, row, chunk, values);
-  out[row * (w.cols / 8) + chunk] = pack_eight<false>(values);
+  out[row * (w.cols / 8) + chunk] = Loader::packed(w, row, chunk);
 }
 
 template <bool kBf16>
@@ -57,9 +67,11 @@ __global__ void __launch_bounds__(kThreads) bias_kernel(float* y, std::int64_t l
 
 void half_weights(const DeviceMatrix& w, std::uint16_t* out, cudaStream_t stream) {
   const dim3 grid(ceil_div(w.cols, 256), ceil_div(w.rows, kStripRows));
-  with_quantized_format(w.dtype, [&]<typename Format>() {
-    launch_after("half weights", weights_kernel<Format>, grid, kStripThreads, 0, stream, w, reinterpret_cast<uint4*>(out));
-  });
+  const auto launch = [&]<typename Loader>() {
+    launch_after("half weights", weights_kernel<Loader>, grid, kStripThreads, 0, stream, w, reinterpret_cast<uint4*>(out));
+  };
+  if (w.dtype == KV_F16 || w.dtype == KV_BF16) return launch.template operator()<AsTheyAre>();
+  with_quantized_format(w.dtype, [&]<typename Format>() { launch.template operator()<Rounded<Format>>(); });
 }
 
 void half_values(const HalfArgs& args, cudaStream_t stream) {

@@ -19,8 +19,8 @@ struct PlaneBytes {
   std::int64_t codes, high, scales, extra, factors;
   std::int64_t total() const { return codes + high + scales + extra + factors; }
 };
-// Fills strides and pairs of `matrix` from dtype, rows and cols. floats_by_rows: F16 and BF16 stay as in the file.
-PlaneBytes plan_planes(DeviceMatrix& matrix, bool floats_by_rows);
+// Fills strides and pairs of `matrix` from dtype, rows and cols.
+PlaneBytes plan_planes(DeviceMatrix& matrix);
 // The planes one after another from `base`, which is aligned to 256 bytes.
 void place_planes(DeviceMatrix& matrix, const PlaneBytes& sizes, std::uint8_t* base);
 
@@ -92,12 +92,12 @@ struct LinearArgs {
   std::int32_t tokens;
 };
 void linear(const LinearArgs& args, cudaStream_t stream);
-// Whether products of f16 operands take the weight: all but F32, and floats by rows that are not whole 16 bytes.
+// Whether products of f16 operands take the weight: all but F32.
 bool takes_halves(const DeviceMatrix& weight);
 
 // ------------------------------------------------------------------------------------------------ half.cu
 
-// Operands of the fast mode's library products. A block-quantized weight in f16, (rows, cols).
+// Operands of the fast mode's library products. A weight in f16, (rows, cols); 16-bit floats as they are.
 void half_weights(const DeviceMatrix& w, std::uint16_t* out, cudaStream_t stream);
 // x, or act(x) combined with up, in 16 bits; count is a multiple of 8. Past f16's range: its ends.
 struct HalfArgs {

@@ -21,19 +21,22 @@ inline void check_launch(const char* kernel) { check_cuda(cudaGetLastError(), ke
 template <typename... Parameters, typename... Arguments>
 void launch_clusters_after(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
                            std::size_t shared, cudaStream_t stream, unsigned cluster, Arguments&&... arguments) {
-  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchAttribute attributes[3]{};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = cluster;
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  // Where kernels divide a multiprocessor's memory differently, none begins there before the one before has ended.
+  attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+  attributes[2].id = cudaLaunchAttributeClusterDimension;
+  attributes[2].val.clusterDim.x = cluster;
+  attributes[2].val.clusterDim.y = attributes[2].val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
+  config.numAttrs = cluster > 1 ? 3 : 2;
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
 }
 template <typename... Parameters, typename... Arguments>
@@ -41,9 +44,6 @@ void launch_after(const char* name, void (*kernel)(Parameters...), dim3 grid, un
                   cudaStream_t stream, Arguments&&... arguments) {
   launch_clusters_after(name, kernel, grid, threads, shared, stream, 1, std::forward<Arguments>(arguments)...);
 }
-
-// Share of a multiprocessor's memory that kernels of single tokens ask for as shared memory; the rest caches what they read.
-inline constexpr int kFewSharedPercent = 14;
 
 // Raises the limit of a kernel's shared memory where it needs more than every kernel may have.
 template <typename... Parameters>

@@ -111,7 +111,7 @@ void linear_float(const LinearPart* parts, int n_parts, const float* x, std::int
 }
 
 bool takes_halves(const DeviceMatrix& weight) {
-  return weight.dtype != KV_F32 && (!weight.by_rows || weight.cols % 8 == 0);
+  return weight.dtype != KV_F32;
 }
 
 // Parts that share a dtype, a width and the kind of input go together.

@@ -56,9 +56,6 @@ __device__ inline void load_operands(std::uint32_t* to, std::uint32_t address) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(address));
 }
-// Eight columns `piece` of 16 rows of floats in shared memory: exchanged so that rows' lie in different banks.
-__host__ __device__ constexpr int row_piece(int row, int piece) { return piece ^ (row % 2 * 5); }
-
 // Of rows that are whole strips; 1 where the format needs none.
 template <typename Operand>
 __device__ inline float row_factor(const DeviceMatrix& w, std::int64_t row) {

@@ -35,7 +35,7 @@ void launch_for(const LinearPart* parts, int n_parts, const HalfInput& x, int to
 }  // namespace
 
 void linear_tiles(const LinearPart* parts, int n_parts, const HalfInput& x, int tokens, cudaStream_t stream) {
-  with_operand(parts[0].weight, [&]<typename Operand>() {
+  with_operand(parts[0].weight.dtype, [&]<typename Operand>() {
     if (tokens <= 8) return launch_for<Operand, 1>(parts, n_parts, x, tokens, stream);
     if (tokens <= 16) return launch_for<Operand, 2>(parts, n_parts, x, tokens, stream);
     if (tokens <= 32) return launch_for<Operand, 4>(parts, n_parts, x, tokens, stream);

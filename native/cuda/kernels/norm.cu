@@ -2,7 +2,8 @@
 // one, and y's f16 form for the product that follows, scaled by the bound sqrt(n) * max |w|. One block a token, four
 // neighbouring columns a thread.
 //
-// The sum of squares: thread i of 1024 adds x[k]^2 for k = 4i .. 4i + 3 modulo 4096 in ascending k by fma, then a fixed tree.
+// Few threads, so that a block of them fits beside the products before and behind. The sum of squares: thread i of 256 adds
+// x[k]^2 for k = 4i .. 4i + 3 modulo 1024 in ascending k by fma, then a fixed tree.
 #include "cuda/kernels/half_input.cuh"
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/launch.h"
@@ -11,7 +12,7 @@ namespace kv::cuda {
 
 namespace {
 
-constexpr int kThreads = 1024;
+constexpr int kThreads = 256;
 constexpr int kPass = 4 * kThreads;  // columns
 
 __device__ float inverse_of(float squares, int n, float epsilon, float* shared) {
@@ -44,8 +45,9 @@ __device__ float largest(float most, float4 v) {
 
 // kHeld: passes over a row whose values stay in registers; 0: the row is wider and read again from memory.
 template <int kHeld>
-__global__ void __launch_bounds__(kThreads, 1) norm_kernel(NormArgs args) {
+__global__ void __launch_bounds__(kThreads) norm_kernel(NormArgs args) {
   __shared__ float shared[32];
+  let_next_begin();
   const std::int64_t token = blockIdx.x;
   const int n = args.hidden, first = 4 * threadIdx.x;
   const int pairs = pairs_of(n), width = args.halves.codes == nullptr ? n : pairs * kPairColumns;
@@ -60,7 +62,6 @@ __global__ void __launch_bounds__(kThreads, 1) norm_kernel(NormArgs args) {
   } else {
     for (int i = first; i < n; i += kPass) widest = largest(widest, read_four(args.weight, i, n));
   }
-  let_next_begin();
   InputScale scale{1.0f, 1.0f};
   if (args.halves.codes != nullptr) scale = scale_below(block_max(widest, shared) * __fsqrt_rn(static_cast<float>(n)));
   wait_for_previous();
@@ -111,7 +112,8 @@ __global__ void __launch_bounds__(kThreads, 1) norm_kernel(NormArgs args) {
 }  // namespace
 
 void rms_norm(const NormArgs& args, cudaStream_t stream) {
-  const auto kernel = args.hidden <= kPass ? norm_kernel<1> : args.hidden <= 2 * kPass ? norm_kernel<2> : norm_kernel<0>;
+  const int passes = (args.hidden + kPass - 1) / kPass;
+  const auto kernel = passes <= 2 ? norm_kernel<2> : passes <= 4 ? norm_kernel<4> : passes <= 8 ? norm_kernel<8> : norm_kernel<0>;
   launch_after("rms_norm", kernel, static_cast<unsigned>(args.tokens), kThreads, 0, stream, args);
 }
 

@@ -71,7 +71,6 @@ __host__ __device__ constexpr std::uint32_t minus_zero(int zero) { return (0x800
 
 template <int kHighBits, bool kIsMxfp4 = false>
 struct NibbleOperand {
-  static constexpr bool kRows = false;  // lies by rows, as in the file
   static constexpr bool kHasFactors = true;
   static constexpr int kStagePairs = 4;
   static constexpr int kCodeBytes = 512;  // a strip's pair
@@ -126,7 +125,6 @@ struct NibbleOperand {
 };
 
 struct ByteOperand {
-  static constexpr bool kRows = false;
   static constexpr bool kHasFactors = true;
   static constexpr int kStagePairs = 2;
   static constexpr int kCodeBytes = 1024;
@@ -293,10 +291,9 @@ struct NoScales {
   }
 };
 
-// 16 columns of rows g and g + 8. kIsByRows: as they lie in the file.
-template <bool kIsBf16, bool kIsByRows>
+// 16 columns of rows g and g + 8.
+template <bool kIsBf16>
 struct FloatOperand {
-  static constexpr bool kRows = kIsByRows;
   static constexpr int kStagePairs = 2;
   static constexpr int kCodeBytes = 2048;
   static constexpr int kHighBytes = 0;

@@ -246,9 +246,8 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) { return (value
 
 }  // namespace
 
-PlaneBytes plan_planes(DeviceMatrix& w, bool floats_by_rows) {
+PlaneBytes plan_planes(DeviceMatrix& w) {
   w.pairs = pairs_of(w.cols);
-  w.by_rows = w.dtype == KV_F32 || ((w.dtype == KV_F16 || w.dtype == KV_BF16) && floats_by_rows) ? 1 : 0;
   const std::int64_t pairs = w.pairs, blocks = pairs / kBlockPairs;
   const std::int64_t strips = (std::int64_t{w.rows} + kStripRows - 1) / kStripRows;
   w.high_stride = w.scale_stride = w.extra_stride = 0;
@@ -256,7 +255,7 @@ PlaneBytes plan_planes(DeviceMatrix& w, bool floats_by_rows) {
   switch (w.dtype) {
     case KV_F32: w.code_stride = std::int64_t{4} * w.cols; break;
     case KV_F16:
-    case KV_BF16: w.code_stride = w.by_rows ? std::int64_t{2} * w.cols : 2048 * pairs; break;
+    case KV_BF16: w.code_stride = 2048 * pairs; break;
     case KV_Q8_0: w.code_stride = 1024 * pairs; w.scale_stride = 256 * blocks; break;
     case KV_Q4_0: w.scale_stride = 256 * blocks; break;
     case KV_Q4_1: w.scale_stride = 512 * blocks; break;
@@ -267,7 +266,7 @@ PlaneBytes plan_planes(DeviceMatrix& w, bool floats_by_rows) {
     case KV_Q5_K: w.high_stride = 128 * pairs; w.scale_stride = 256 * blocks; break;
     default: w.high_stride = 256 * pairs; w.scale_stride = 256 * blocks; w.extra_stride = 32 * blocks;
   }
-  const std::int64_t lines = w.by_rows ? std::int64_t{w.rows} : strips;
+  const std::int64_t lines = w.dtype == KV_F32 ? std::int64_t{w.rows} : strips;
   const std::int64_t factors = w.dtype == KV_F32 || w.dtype == KV_F16 ? 0 : strips * kStripRows * 4;
   return {round_up(lines * w.code_stride, 256), round_up(strips * w.high_stride, 256),
           round_up(strips * w.scale_stride, 256), round_up(strips * w.extra_stride, 256), round_up(factors, 256)};
@@ -285,22 +284,20 @@ void repack(const DeviceMatrix& w, const std::uint8_t* raw, std::int64_t first, 
             cudaStream_t stream) {
   switch (w.dtype) {
     case KV_F32:
+      return check_cuda(cudaMemcpyAsync(const_cast<std::uint8_t*>(w.codes) + first * w.code_stride, raw,
+                                        static_cast<std::size_t>(rows * w.code_stride), cudaMemcpyDeviceToDevice, stream),
+                        "repack");
     case KV_F16:
-    case KV_BF16:
-      if (w.by_rows) {
-        check_cuda(cudaMemcpyAsync(const_cast<std::uint8_t*>(w.codes) + first * w.code_stride, raw,
-                                   static_cast<std::size_t>(rows * w.code_stride), cudaMemcpyDeviceToDevice, stream),
-                   "repack");
-      } else {
-        const std::int64_t pieces = ceil_div(rows, kStripRows) * std::int64_t{w.pairs} * 128;
-        float_codes_kernel<<<ceil_div(pieces, 128), 128, 0, stream>>>(w, raw, first, rows);
-        check_launch("repack codes");
-      }
+    case KV_BF16: {
+      const std::int64_t pieces = ceil_div(rows, kStripRows) * std::int64_t{w.pairs} * 128;
+      float_codes_kernel<<<ceil_div(pieces, 128), 128, 0, stream>>>(w, raw, first, rows);
+      check_launch("repack codes");
       if (w.dtype == KV_BF16) {
         factors_kernel<Bf16Value><<<ceil_div(rows + kStripRows, 4), 128, 0, stream>>>(w, raw, first, rows);
         check_launch("repack factors");
       }
       return;
+    }
     case KV_Q8_0: return launch<BlockQ8_0>(w, raw, first, rows, stream);
     case KV_Q4_0: return launch<BlockQ4_0>(w, raw, first, rows, stream);
     case KV_Q4_1: return launch<BlockQ4_1>(w, raw, first, rows, stream);

@@ -24,13 +24,11 @@ struct TileShape {
   static constexpr int kSumBytes = kTokens * kSumStride * 4;
 };
 
-// A stage in shared memory, offsets in bytes. Rows of floats lie 16 bytes further apart than they are long, so that eight
-// lanes' pieces lie in different banks.
+// A stage in shared memory, offsets in bytes.
 template <typename Operand, int kStrips, int kTiles>
 struct StageLayout {
   static constexpr int kPairs = Operand::kStagePairs;
-  static constexpr int kRowBytes = kPairs * kPairColumns * 2, kRowStride = kRowBytes + 16;
-  static constexpr int kStripCodes = Operand::kRows ? kStripRows * kRowStride : kPairs * Operand::kCodeBytes;
+  static constexpr int kStripCodes = kPairs * Operand::kCodeBytes;
   static constexpr int kStripHigh = kPairs * Operand::kHighBytes;
   static constexpr int kStripScales = Operand::Scales::kStageBytes, kStripExtra = Operand::Scales::kExtraBytes;
   static constexpr int kTileInput = kPairs * kInputPairBytes;
@@ -82,15 +80,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     }
     show_barriers();
   }
-  if constexpr (Operand::kRows) {
-    // What lies past the end of a row is multiplied with zeros, so it has to be a number.
-    if (w.cols != pairs * kPairColumns) {
-      for (int i = threadIdx.x * 16; i < kStages * Layout::kBytes; i += Shape::kThreads * 16) {
-        *reinterpret_cast<uint4*>(memory + i) = uint4{};
-      }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-  }
   __syncthreads();
   let_next_begin();
 
@@ -107,37 +96,22 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
   };
   const auto copy_weights = [&](int stage, int at) {
     const std::uint32_t to = memory_at + at * Layout::kBytes;
-    int row_bytes = 0;
-    if constexpr (Operand::kRows) row_bytes = max(0, min(Layout::kRowBytes, (w.cols - stage * kPairs * kPairColumns) * 2));
-    if (threadIdx.x == 0) {
-      arrive_expecting(came(at), kTiles * Layout::kTileInput +
-                                     (Operand::kRows ? Shape::kRows * row_bytes : Layout::kEnd - Layout::kCodesAt));
-    }
-    if constexpr (Operand::kRows) {
-      if (lane < kStripRows && row_bytes > 0) {
-        const std::int64_t row = min((first_strip + warp) * kStripRows + lane, w.rows - 1);
-        bulk_copy(to + Layout::kCodesAt + (warp * kStripRows + lane) * Layout::kRowStride,
-                  w.codes + row * w.code_stride + stage * Layout::kRowBytes, row_bytes, came(at));
+    if (threadIdx.x == 0) arrive_expecting(came(at), kTiles * Layout::kTileInput + Layout::kEnd - Layout::kCodesAt);
+    const auto copy_plane = [&]<int kBytes>(int plane_at, const std::uint8_t* plane, std::int64_t stride, int of_lane) {
+      if (kBytes != 0 && lane == of_lane) {
+        bulk_copy(to + plane_at + warp * kBytes, plane + own_strip * stride + std::int64_t{stage} * kBytes, kBytes, came(at));
       }
-    } else {
-      const auto copy_plane = [&]<int kBytes>(int plane_at, const std::uint8_t* plane, std::int64_t stride, int of_lane) {
-        if (kBytes != 0 && lane == of_lane) {
-          bulk_copy(to + plane_at + warp * kBytes, plane + own_strip * stride + std::int64_t{stage} * kBytes, kBytes, came(at));
-        }
-      };
-      copy_plane.template operator()<Layout::kStripCodes>(Layout::kCodesAt, w.codes, w.code_stride, 31);
-      copy_plane.template operator()<Layout::kStripScales>(Layout::kScalesAt, w.scales, w.scale_stride, 30);
-      copy_plane.template operator()<Layout::kStripHigh>(Layout::kHighAt, w.high, w.high_stride, 29);
-      copy_plane.template operator()<Layout::kStripExtra>(Layout::kExtraAt, w.extra, w.extra_stride, 28);
-    }
+    };
+    copy_plane.template operator()<Layout::kStripCodes>(Layout::kCodesAt, w.codes, w.code_stride, 31);
+    copy_plane.template operator()<Layout::kStripScales>(Layout::kScalesAt, w.scales, w.scale_stride, 30);
+    copy_plane.template operator()<Layout::kStripHigh>(Layout::kHighAt, w.high, w.high_stride, 29);
+    copy_plane.template operator()<Layout::kStripExtra>(Layout::kExtraAt, w.extra, w.extra_stride, 28);
   };
   // Weights are on their way before the input is there, those of a few more stages to the second-level cache.
   for (int i = 0; i < kStages && first + i < end; ++i) copy_weights(first + i, i);
-  if constexpr (!Operand::kRows) {
-    const int more = min(kStagesAskedAhead, end - first - kStages);
-    if (lane == 0 && more > 0) {
-      ask_ahead(w.codes + own_strip * w.code_stride + std::int64_t{first + kStages} * Layout::kStripCodes, more * Layout::kStripCodes);
-    }
+  const int more = min(kStagesAskedAhead, end - first - kStages);
+  if (lane == 0 && more > 0) {
+    ask_ahead(w.codes + own_strip * w.code_stride + std::int64_t{first + kStages} * Layout::kStripCodes, more * Layout::kStripCodes);
   }
   wait_for_previous();
   for (int i = 0; i < kStages && first + i < end; ++i) copy_input(first + i, i);
@@ -168,15 +142,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     scales.prepare(factor[0], factor[1]);
     const auto load_codes = [&](int p) {
       typename Operand::Codes codes;
-      if constexpr (Operand::kRows) {
-        const std::uint8_t* row = staged + Layout::kCodesAt + (warp * kStripRows + lane / 4) * Layout::kRowStride +
-                                  p * (kPairColumns * 2) + q * 32;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) put_four(FromShared::four(row + i / 2 * 8 * Layout::kRowStride + i % 2 * 16), codes.words + 4 * i);
-      } else {
-        codes.template load<FromShared>(staged + Layout::kCodesAt + warp * Layout::kStripCodes + p * Operand::kCodeBytes,
-                                        staged + Layout::kHighAt + warp * Layout::kStripHigh + p * Operand::kHighBytes, lane);
-      }
+      codes.template load<FromShared>(staged + Layout::kCodesAt + warp * Layout::kStripCodes + p * Operand::kCodeBytes,
+                                      staged + Layout::kHighAt + warp * Layout::kStripHigh + p * Operand::kHighBytes, lane);
       return codes;
     };
     typename Operand::Codes next_codes = load_codes(0);

@@ -126,37 +126,37 @@ struct LoadQuantized {
   }
 };
 
-// Floats. kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
-template <typename Value, float (*to_float)(Value)>
-struct LoadFloats {
+// Eight 16-bit floats as they are.
+__device__ inline uint4 read_eight(const DeviceMatrix& w, std::int64_t row, int chunk) {
+  const int h = static_cast<int>(row % kStripRows / 8), lane = static_cast<int>(row % 8) * 4 + chunk % 8 / 2;
+  return read16(w.codes + row / kStripRows * w.code_stride + (chunk / 8 * 128 + (2 * h + chunk % 2) * 32 + lane) * 16);
+}
+template <float (*to_float)(std::uint16_t)>
+struct LoadHalves {
+  template <bool kWhole = true>
+  __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
+    const uint4 raw = read_eight(w, row, chunk);
+    const auto* values = reinterpret_cast<const std::uint16_t*>(&raw);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
+  }
+};
+using LoadF16 = LoadHalves<half_bits_to_float>;
+using LoadBf16 = LoadHalves<bf16_bits_to_float>;
+
+// kWhole: rows are whole chunks of eight, and so aligned; known beforehand it costs no branch.
+struct LoadF32 {
   template <bool kWhole = false>
   __device__ static void eight(const DeviceMatrix& w, std::int64_t row, int chunk, float* out) {
-    if constexpr (sizeof(Value) == 2) {
-      if (!w.by_rows) {
-        const int h = static_cast<int>(row % kStripRows / 8), lane = static_cast<int>(row % 8) * 4 + chunk % 8 / 2;
-        const uint4 raw = read16(w.codes + row / kStripRows * w.code_stride + (chunk / 8 * 128 + (2 * h + chunk % 2) * 32 + lane) * 16);
-        const Value* values = reinterpret_cast<const Value*>(&raw);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
-        return;
-      }
-    }
-    const Value* p = reinterpret_cast<const Value*>(w.codes + row * w.code_stride) + 8 * chunk;
+    const float* p = reinterpret_cast<const float*>(w.codes + row * w.code_stride) + 8 * chunk;
     if (kWhole || w.cols % 8 == 0) {
-      uint4 raw[sizeof(Value) / 2];
-#pragma unroll
-      for (unsigned i = 0; i < sizeof(Value) / 2; ++i) raw[i] = read16(reinterpret_cast<const std::uint8_t*>(p) + 16 * i);
-      const Value* values = reinterpret_cast<const Value*>(raw);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) out[i] = to_float(values[i]);
+      const float4 a = __ldg(reinterpret_cast<const float4*>(p)), b = __ldg(reinterpret_cast<const float4*>(p) + 1);
+      out[0] = a.x; out[1] = a.y; out[2] = a.z; out[3] = a.w;
+      out[4] = b.x; out[5] = b.y; out[6] = b.z; out[7] = b.w;
     } else {
-      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? to_float(p[i]) : 0.0f;
+      for (int i = 0; i < 8; ++i) out[i] = 8 * chunk + i < w.cols ? p[i] : 0.0f;
     }
   }
 };
-__device__ inline float same_float(float v) { return v; }
-using LoadF32 = LoadFloats<float, same_float>;
-using LoadF16 = LoadFloats<std::uint16_t, half_bits_to_float>;
-using LoadBf16 = LoadFloats<std::uint16_t, bf16_bits_to_float>;
 
 }  // namespace kv::cuda

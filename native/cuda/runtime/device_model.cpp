@@ -92,7 +92,7 @@ void check_extents(const kv_model& description, const std::vector<std::unique_pt
 
 }  // namespace
 
-DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, bool floats_by_rows, kv_progress_callback progress,
+DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_progress_callback progress,
                          void* user)
     : description_(description) {
   for (std::uint32_t i = 0; i < description.n_layers; ++i) {
@@ -128,7 +128,7 @@ DeviceModel::DeviceModel(const kv_model& description, DeviceLedger& ledger, bool
     at.matrix.dtype = tensor.dtype;
     at.matrix.rows = static_cast<std::int32_t>(tensor.shape[0]);
     at.matrix.cols = static_cast<std::int32_t>(tensor.shape[1]);
-    at.planes = plan_planes(at.matrix, floats_by_rows);
+    at.planes = plan_planes(at.matrix);
     longest_row = std::max(longest_row, tensor.bytes / tensor.shape[0]);
     total += static_cast<std::uint64_t>(at.planes.total());
   }

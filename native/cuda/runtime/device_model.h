@@ -41,7 +41,7 @@ struct DeviceLayer {
 // opened and every pointer is NULL.
 class DeviceModel {
  public:
-  DeviceModel(const kv_model& description, DeviceLedger& ledger, bool floats_by_rows, kv_progress_callback progress,
+  DeviceModel(const kv_model& description, DeviceLedger& ledger, kv_progress_callback progress,
               void* user);
 
   const kv_model& scalars() const { return description_; }  // its pointers are NULL

@@ -24,10 +24,10 @@ std::uint64_t widest(const DeviceModel& model) {
   return most;
 }
 
-std::uint64_t largest_quantized(const DeviceModel& model) {
+std::uint64_t largest(const DeviceModel& model) {
   std::uint64_t most = 8;
   for_each_linear(model, [&](const DeviceMatrix& w) {
-    if (w.dtype >= KV_Q8_0) most = std::max(most, static_cast<std::uint64_t>(w.rows) * static_cast<std::uint64_t>(w.cols));
+    if (library_takes(w)) most = std::max(most, static_cast<std::uint64_t>(w.rows) * static_cast<std::uint64_t>(w.cols));
   });
   return most;
 }
@@ -37,7 +37,7 @@ std::uint64_t largest_quantized(const DeviceModel& model) {
 LibraryProducts::LibraryProducts(DeviceLedger& ledger, const DeviceModel& model, std::uint32_t max_tokens)
     : library_(ledger),
       operands_(ledger, ledger.workspace_bytes, max_tokens * widest(model), "16-bit activations"),
-      weights_(ledger, ledger.workspace_bytes, largest_quantized(model), "16-bit weights") {}
+      weights_(ledger, ledger.workspace_bytes, largest(model), "16-bit weights") {}
 
 void LibraryProducts::gated_linear(const LinearArgs& args, const float* up, std::int32_t activation_kind,
                                    cudaStream_t stream) const {
@@ -61,12 +61,8 @@ void LibraryProducts::gated_linear(const LinearArgs& args, const float* up, std:
                    is_bf16}, stream);
       held = static_cast<int>(is_bf16);
     }
-    const std::uint16_t* weights = reinterpret_cast<const std::uint16_t*>(w.codes);
-    if (w.dtype >= KV_Q8_0) {
-      half_weights(w, weights_.data(), stream);
-      weights = weights_.data();
-    }
-    library_.multiply({weights, operands_.data(), part.y, part.ldy, w.rows, w.cols, args.tokens, part.add != 0, is_bf16},
+    half_weights(w, weights_.data(), stream);
+    library_.multiply({weights_.data(), operands_.data(), part.y, part.ldy, w.rows, w.cols, args.tokens, part.add != 0, is_bf16},
                       stream);
     if (part.bias != nullptr) join_bias(part.y, part.ldy, part.bias, w.rows, args.tokens, stream);
   }

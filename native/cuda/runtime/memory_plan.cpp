@@ -15,7 +15,7 @@ namespace kv::cuda {
 
 kv_memory_plan plan_memory(const kv_model& model, const kv_runner_options& options) {
   DeviceLedger ledger(false, DeviceLedger::Use::kOnlyCounts);
-  const DeviceModel loaded(model, ledger, options.activation_mode == KV_ACTIVATIONS_FAST, nullptr, nullptr);
+  const DeviceModel loaded(model, ledger, nullptr, nullptr);
   const PlanLimits limits = limits_of(model, loaded, options);
   const KvPool pool(ledger, loaded, options.n_blocks, static_cast<kv_dtype>(options.kv_dtype));
   const Workspace space(ledger, loaded, limits);

@@ -40,7 +40,7 @@ Runner::Runner(const kv_model* model, const kv_runner_options* options, kv_progr
       ledger_(options->poison_pool != 0),
       host_ledger_(options->poison_pool != 0),
       mode_(static_cast<kv_activation_mode>(options->activation_mode)),
-      model_(*model, ledger_, mode_ == KV_ACTIVATIONS_FAST, progress, user),
+      model_(*model, ledger_, progress, user),
       limits_(limits_of(*model, model_, *options)),
       pool_(ledger_, model_, options->n_blocks, static_cast<kv_dtype>(options->kv_dtype)),
       space_(ledger_, model_, limits_),
