@@ -11,4 +11,9 @@ export async function loadOnCpu(path: string, options: Partial<LoadOptions> = {}
   return createCpuModelLoader().load(await file.descriptor(), { ...SUITE_LIMITS, numThreads: 2, ...options });
 }
 
-export const BACKEND: Backend = { load: loadOnCpu, isAvailable: true, hasFastMode: false };
+export const BACKEND: Backend = {
+  load: loadOnCpu,
+  isAvailable: true,
+  hasFastMode: false,
+  rounding: { label: '8-bit activations', ofQuantized: 3e-2, ofFloats: 1e-3 },
+};

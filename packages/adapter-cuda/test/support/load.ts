@@ -11,4 +11,9 @@ export async function loadOnCuda(path: string, options: Partial<LoadOptions> = {
   return createCudaModelLoader().load(await file.descriptor(), { ...SUITE_LIMITS, numThreads: 0, ...options });
 }
 
-export const BACKEND: Backend = { load: loadOnCuda, isAvailable: isCudaAvailable(), hasFastMode: true };
+export const BACKEND: Backend = {
+  load: loadOnCuda,
+  isAvailable: isCudaAvailable(),
+  hasFastMode: true,
+  rounding: { label: '16-bit operands', ofQuantized: 1e-2, ofFloats: 3e-3 },
+};

@@ -17,6 +17,12 @@ export interface Backend {
   /** false: there is no device here, and the suite is skipped. */
   readonly isAvailable: boolean;
   readonly hasFastMode: boolean;
+  /** What products of the default mode round, and how far whole models may then be from float64, relatively. */
+  readonly rounding: {
+    readonly label: string;
+    readonly ofQuantized: number;
+    readonly ofFloats: number;
+  };
 }
 
 /** Limits the suites are written for. */

@@ -51,6 +51,7 @@ const SHAPES: Readonly<Record<string, ModelShape>> = {
 
 /** Whole models of every family, rope and format against the oracle. */
 export function describeOracle(backend: Backend): void {
+  const { rounding } = backend;
   const scratch = mkdtempSync(path.join(tmpdir(), 'kvasir-conformance-'));
   afterAll(() => rmSync(scratch, { recursive: true }));
 
@@ -74,7 +75,7 @@ export function describeOracle(backend: Backend): void {
       ['oracle mode, whole prompt', ORACLE_MODE, [4096], 1e-4],
       ['oracle mode, odd chunks', ORACLE_MODE, [1, 300, 7, 511, 256], 1e-4],
       ['float activations, f16 KV', { activations: 'float', kvDType: 'f16' } as const, [509], 1e-3],
-      ['8-bit activations, f16 KV', DEFAULT_MODE, [257, 1, 640], 3e-2],
+      [`${rounding.label}, f16 KV`, DEFAULT_MODE, [257, 1, 640], rounding.ofQuantized],
       ...(backend.hasFastMode ? [['fast mode, f16 KV', FAST_MODE, [640, 1, 257], 3e-2] as const] : []),
     ] as const)('%s stays within its bound over 1,573 tokens', async (label, mode, chunks, bound) => {
       await using runner = await backend.load(file, mode);
@@ -101,7 +102,7 @@ export function describeOracle(backend: Backend): void {
       const expected = forward(fromGguf(bytes), ids);
       for (const [label, mode, bound] of [
         ['oracle mode', ORACLE_MODE, 1e-4],
-        ['8-bit activations, f16 KV', DEFAULT_MODE, 3e-2],
+        [`${rounding.label}, f16 KV`, DEFAULT_MODE, rounding.ofQuantized],
         ...(backend.hasFastMode ? [['fast mode, f16 KV', FAST_MODE, 3e-2] as const] : []),
       ] as const) {
         await using runner = await backend.load(file, mode);

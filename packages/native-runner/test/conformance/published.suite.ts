@@ -47,13 +47,13 @@ function expectGreedy(chosen: readonly number[], greedy: ArrayLike<number>): voi
   expect(chosen).toEqual(Array.from(greedy));
 }
 
-/** Label, mode, and the bounds of block-quantized and of other weights, which never meet 8-bit activations. */
-const MODES = [
-  ['oracle mode', ORACLE_MODE, 1e-3, 1e-3],
-  ['float activations, f16 KV', { activations: 'float', kvDType: 'f16' }, 1e-3, 1e-3],
-  ['8-bit activations, f16 KV', DEFAULT_MODE, 3e-2, 1e-3],
-] as const;
-const FAST = ['fast mode, f16 KV', FAST_MODE, 3e-2, 3e-2] as const;
+/** Label, mode, and the bounds of block-quantized and of other weights. */
+const modesOf = ({ rounding, hasFastMode }: Backend) => [
+  ['oracle mode', ORACLE_MODE, 1e-3, 1e-3] as const,
+  ['float activations, f16 KV', { activations: 'float', kvDType: 'f16' }, 1e-3, 1e-3] as const,
+  [`${rounding.label}, f16 KV`, DEFAULT_MODE, rounding.ofQuantized, rounding.ofFloats] as const,
+  ...(hasFastMode ? [['fast mode, f16 KV', FAST_MODE, 3e-2, 3e-2] as const] : []),
+];
 
 /** Recorded logits and greedy continuations; skipped where the reference data is absent. */
 export function describePublished(backend: Backend): void {
@@ -75,8 +75,7 @@ export function describePublished(backend: Backend): void {
       expect(chosen).toEqual(ids.slice(1));
     });
 
-    const modes = [...MODES, ...(backend.hasFastMode ? [FAST] : [])];
-    describe.each(modes)('%s', (mode, options, bound, plainBound) => {
+    describe.each(modesOf(backend))('%s', (mode, options, bound, plainBound) => {
       it.each(['llama', 'qwen2', 'qwen3'])('%s in bf16', async (family) => {
         const folder = path.join(models, 'tiny-random', family);
         const golden = path.join(folder, 'golden.safetensors');
