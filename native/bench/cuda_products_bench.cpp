@@ -35,8 +35,10 @@ void run(const Shape& s, const std::vector<int>& token_counts) {
   std::uint64_t stored = 0;
   for (const std::int32_t rows : s.rows) {
     std::uint64_t bytes = 0;
-    if (rows != 0 && !weight_matrix_bytes(s.dtype, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(s.cols), &bytes)) std::exit(1);
-    stored += rows != 0 ? bytes : 0;
+    if (rows == 0) continue;
+    const auto n = static_cast<std::uint64_t>(rows), width = static_cast<std::uint64_t>(s.cols);
+    if (!weight_matrix_bytes(s.dtype, n, width, &bytes)) std::exit(1);
+    stored += bytes;
   }
   const auto copies = static_cast<int>(std::clamp<std::int64_t>(kMemory / static_cast<std::int64_t>(stored), 3, 40));
   // A few random rows again and again: time does not depend on values.
@@ -110,9 +112,9 @@ void run(const Shape& s, const std::vector<int>& token_counts) {
     const double us = static_cast<double>(times[times.size() / 2]);
     double products = 0;
     for (const std::int32_t rows : s.rows) products += 2.0 * rows * s.cols * tokens;
-    std::printf("{\"shape\":\"%s\",\"tokens\":%d,\"us\":%.2f,\"min\":%.2f,\"max\":%.2f,\"TB/s\":%.2f,\"TFLOP/s\":%.1f}\n", s.name, tokens,
-                us, static_cast<double>(times.front()), static_cast<double>(times.back()), static_cast<double>(stored) / us * 1e-6,
-                products / us * 1e-6);
+    std::printf("{\"shape\":\"%s\",\"tokens\":%d,\"us\":%.2f,\"min\":%.2f,\"max\":%.2f,\"TB/s\":%.2f,\"TFLOP/s\":%.1f}\n",
+                s.name, tokens, us, static_cast<double>(times.front()), static_cast<double>(times.back()),
+                static_cast<double>(stored) / us * 1e-6, products / us * 1e-6);
     std::fflush(stdout);
     cuda_ok(cudaGraphExecDestroy(replay), "capture");
     cuda_ok(cudaGraphDestroy(graph), "capture");

@@ -27,12 +27,15 @@ class Weight {
   OnDevice<std::uint8_t> planes, raw;
 
   Weight(kv_dtype dtype, std::int32_t rows, std::int32_t cols, std::uint64_t seed)
-      : stored(random_weights(dtype, rows, cols, seed)), planes(plan(dtype, rows, cols)), raw(stored.size() + 1) {
+      : Weight(dtype, rows, cols, random_weights(dtype, rows, cols, seed)) {}
+  Weight(kv_dtype dtype, std::int32_t rows, std::int32_t cols, std::vector<std::byte> bytes)
+      : stored(std::move(bytes)), planes(plan(dtype, rows, cols)), raw(stored.size() + 1) {
     const bool block = kv::weight_dtype_info(dtype)->is_block_quantized;
     std::uint8_t* at = raw.data() + (block ? 1 : 0);
     cuda_ok(cudaMemcpy(at, stored.data(), stored.size(), cudaMemcpyHostToDevice), "weights");
     kv::cuda::place_planes(matrix, sizes_, planes.data());
-    const std::int64_t first = std::min(rows, 16 * ((rows / 2 + 15) / 16)), row = static_cast<std::int64_t>(stored.size()) / rows;
+    const std::int64_t first = std::min(rows, 16 * ((rows / 2 + 15) / 16));
+    const std::int64_t row = static_cast<std::int64_t>(stored.size()) / rows;
     kv::cuda::repack(matrix, at, 0, first, nullptr);
     if (first < rows) kv::cuda::repack(matrix, at + first * row, first, rows - first, nullptr);
     cuda_ok(cudaDeviceSynchronize(), "repack");
@@ -54,7 +57,6 @@ class Weight {
     return static_cast<std::size_t>(sizes_.total());
   }
 };
-
 
 std::vector<std::int32_t> widths(kv_dtype dtype) {
   const auto block = static_cast<std::int32_t>(kv::weight_dtype_info(dtype)->block_values);
@@ -107,8 +109,8 @@ struct Activations {
 std::vector<float> product(const Weight& w, const std::vector<float>& x, std::int32_t first, std::int32_t count, bool halves,
                            const float* bias) {
   const std::int32_t cols = w.matrix.cols, rows = w.matrix.rows;
-  const Activations a(std::vector<float>(x.begin() + std::ptrdiff_t{first} * cols, x.begin() + std::ptrdiff_t{first + count} * cols),
-                      count, cols);
+  const auto begin = x.begin() + std::ptrdiff_t{first} * cols;
+  const Activations a(std::vector<float>(begin, begin + std::ptrdiff_t{count} * cols), count, cols);
   OnDevice<float> y(static_cast<std::size_t>(count) * static_cast<std::size_t>(rows));
   kv::cuda::LinearArgs args{};
   args.parts[0] = {w.matrix, bias, y.data(), rows, 0};
@@ -164,7 +166,9 @@ KV_TEST("activations in f16 keep 11 bits of whatever magnitudes a segment has; w
     const std::int32_t tokens = 11;
     std::vector<float> x = random_activations(tokens, cols, 3);
     for (std::int32_t t = 0; t < tokens; ++t) {
-      for (std::int32_t c = 0; c < cols; ++c) x[static_cast<std::size_t>(t * cols + c)] *= std::ldexp(1.0f, 7 * (t - 5) + c / 256 % 3 * 9);
+      for (std::int32_t c = 0; c < cols; ++c) {
+        x[static_cast<std::size_t>(t * cols + c)] *= std::ldexp(1.0f, 7 * (t - 5) + c / 256 % 3 * 9);
+      }
     }
     x[static_cast<std::size_t>(cols) + 7] = INFINITY;
     x[2 * static_cast<std::size_t>(cols) + 5] = NAN;
@@ -201,7 +205,8 @@ KV_TEST("a norm's halves are its floats rounded to 11 bits") {
     for (std::int32_t t = 0; t < tokens; ++t) {
       for (std::int32_t c = 0; c < a.pairs * 64; ++c) {
         const float expected = c < n ? exact[static_cast<std::size_t>(t * n + c)] : 0.0f;
-        KV_CHECK(std::fabs(seen[static_cast<std::size_t>(t * a.pairs * 64 + c)] - expected) <= std::fabs(expected) * 0x1p-11f + 1e-7f);
+        const float got = seen[static_cast<std::size_t>(t * a.pairs * 64 + c)];
+        KV_CHECK(std::fabs(got - expected) <= std::fabs(expected) * 0x1p-11f + 1e-7f);
       }
     }
     KV_CHECK(a.codes.end_is_intact() && a.scales.end_is_intact());
@@ -237,6 +242,36 @@ KV_TEST("every weight alone comes within 3 * 2^-10 of its group's largest, F16 e
       }
     }
     KV_CHECK_MSG(worst <= (dtype == KV_F16 ? 0.0 : 0x3p-10), "%s: %g", kv::weight_dtype_info(dtype)->name, worst);
+  }
+}
+
+KV_TEST("weights at the upper end of what their format can say stay finite") {
+  const std::int32_t rows = 2, cols = 512;
+  std::vector<std::byte> bf16, mxfp4;
+  for (std::int32_t i = 0; i < rows * cols; ++i) {
+    const int bits = i % 7 == 0 ? 0x7f7f : 0x3f80 + i % 100;  // 3.4e38 beside some ones
+    bf16.push_back(static_cast<std::byte>(bits & 255));
+    bf16.push_back(static_cast<std::byte>(bits >> 8));
+  }
+  for (std::int32_t i = 0; i < rows * cols / 32; ++i) {
+    mxfp4.push_back(static_cast<std::byte>(i % 3 == 0 ? 251 : 240));
+    for (int j = 0; j < 16; ++j) mxfp4.push_back(static_cast<std::byte>(17 * i + 5 * j));
+  }
+  for (const auto& [dtype, bytes] : {std::pair{KV_BF16, bf16}, std::pair{KV_MXFP4, mxfp4}}) {
+    const Weight w(dtype, rows, cols, bytes);
+    for (const std::int32_t tokens : {1, 8}) {
+      const std::vector<float> x(static_cast<std::size_t>(tokens * cols), 0x1p-40f);
+      const std::vector<float> got = product(w, x, 0, tokens, true, nullptr);
+      for (std::int32_t r = 0; r < rows; ++r) {
+        double sum = 0, size = 0;
+        for (const float value : w.row(r)) {
+          sum += static_cast<double>(value) * 0x1p-40;
+          size += std::fabs(static_cast<double>(value)) * 0x1p-40;
+        }
+        KV_CHECK_MSG(std::fabs(got[static_cast<std::size_t>(r)] - sum) <= size * 0x1p-9, "%s: %g, %g",
+                     kv::weight_dtype_info(dtype)->name, static_cast<double>(got[static_cast<std::size_t>(r)]), sum);
+      }
+    }
   }
 }
 
@@ -295,8 +330,9 @@ KV_TEST("large matrices have the same bits in every shape of tile") {
     for (const std::int32_t count : {1, 2, 8, 16, 32, 64}) {
       const std::int32_t first = 66;
       const std::vector<float> few = product(w, x, first, count, true, nullptr);
-      KV_CHECK_MSG(std::memcmp(few.data(), together.data() + std::ptrdiff_t{first} * rows, few.size() * 4) == 0, "%s, %d tokens",
-                   kv::weight_dtype_info(dtype)->name, count);
+      const float* of_all = together.data() + std::ptrdiff_t{first} * rows;
+      KV_CHECK_MSG(std::memcmp(few.data(), of_all, few.size() * 4) == 0, "%s, %d tokens", kv::weight_dtype_info(dtype)->name,
+                   count);
     }
   }
 }

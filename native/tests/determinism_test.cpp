@@ -104,7 +104,15 @@ std::vector<TinyShape> shapes() {
   wider.head_dim = 128;
   wider.rotary_dim = 128;
   wider.n_layers = 1;
-  return {llama, quantized, hybrid, wide, wider};
+  // Heads of odd length whose means are whole blocks of columns.
+  TinyShape odd;
+  odd.weights = KV_BF16;
+  odd.n_heads = 256;
+  odd.n_kv_heads = 2;
+  odd.head_dim = 3;
+  odd.rotary_dim = 2;
+  odd.n_layers = 1;
+  return {llama, quantized, hybrid, wide, wider, odd};
 }
 
 constexpr std::size_t kDecoded = 3;

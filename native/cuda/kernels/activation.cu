@@ -59,7 +59,6 @@ __global__ void __launch_bounds__(kSegmentThreads) half_kernel(ActivationArgs ar
     take(v.z);
     take(v.w);
   }
-  if (args.unscaled != 0) __syncthreads();
   const InputScale scale = args.unscaled != 0 ? InputScale{1.0f, 1.0f} : scale_below(block_max(most, shared));
   if (threadIdx.x == 0) *input_scale(args.halves, token, segment) = scale.scale;
   for (int i = 4 * threadIdx.x; i < width; i += 4 * kSegmentThreads) {

@@ -10,9 +10,9 @@
 //   a sink is one more span with l = 1 and o = 0; output o / l
 #pragma once
 
+#include "cuda/kernels/half_input.cuh"
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/launch.h"
-#include "cuda/kernels/half_input.cuh"
 #include "host/block_tokens.h"
 #include "host/kv_format.h"
 

@@ -227,9 +227,7 @@ void split_span_attention(const AttentionArgs& args, cudaStream_t stream) {
     constexpr std::size_t kBytes = SpanShape<kDtype, D>::kBytes + kWeightBytes<kDtype, D>;
     allow_shared(split_kernel<kDtype, D>, kBytes, "attention");
     // As many blocks of threads as the device holds at a time; of many tiles more, so that the last to end ends sooner.
-    int multiprocessors = 0;
-    check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0), "count multiprocessors");
-    const int blocks = multiprocessors * kResident<kDtype, D> * (args.rows_per_item > kTileRows ? 3 : 1);
+    const int blocks = count_multiprocessors() * kResident<kDtype, D> * (args.rows_per_item > kTileRows ? 3 : 1);
     const int shares = std::clamp(blocks / args.n_items, 1, args.n_splits);
     launch_after("attention", split_kernel<kDtype, D>,
                  dim3(static_cast<unsigned>(args.n_items), static_cast<unsigned>(shares)), kSpanThreads, kBytes, stream,

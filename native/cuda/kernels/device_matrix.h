@@ -4,8 +4,9 @@
 // accesses. A strip is 16 rows, a pair 64 columns, a block four pairs; rows are padded to whole strips, columns to whole
 // blocks, with zeros. Lane 4g + q of a warp owns, of a strip's pair, columns 16q .. 16q + 15
 // of rows g and g + 8: what the matrix units' 16 x 16 operand asks of it, four times (tile t: columns 16q + 4t .. + 3).
-//   codes   F16, BF16: (strip, pair, row, half, lane) eight columns 16q + 8 * half ..; nibble formats: (strip, pair, lane, t) words of eight nibbles, placed by code_shift; Q8_0: (strip, pair, t / 2,
-//           lane, t % 2, row) words of four bytes code + 128
+//   codes   F16, BF16: (strip, pair, row, half, lane) eight columns 16q + 8 * half ..; nibble formats: (strip, pair, lane, t)
+//           words of eight nibbles, placed by code_shift; Q8_0: (strip, pair, t / 2, lane, t % 2, row) words of four bytes
+//           code + 128
 //   high    (strip, pair, lane): the fifth bits in a word, or fifth and sixth bits in two, placed by high_shift
 //   scales  by lane where lanes differ (h = q / 2 is the group of 32): Q4_0, Q5_0, Q8_0 (strip, pair, h, g, row) f16 d;
 //           Q4_1, Q5_1 the same of d, then of m; MXFP4 the exponent bytes; Q4_K, Q5_K (strip, block, g, h): d and dmin of row
@@ -42,8 +43,8 @@ inline constexpr int kBlockPairs = 4;  // of a block of 256 columns
 
 __host__ __device__ constexpr int pairs_of(int cols) { return (cols + 255) / 256 * kBlockPairs; }
 
-// A product's columns are cut into segments, runs of blocks i * blocks / n .. (i + 1) * blocks / n: eight, or seven where the
-// longest is more than a tenth less uneven; with fewer than seven blocks each is one.
+// A product's columns are cut into segments, runs of blocks i * blocks / n .. (i + 1) * blocks / n: eight, or seven where that
+// many times the longest are a tenth fewer blocks; with fewer than eight blocks each is a segment.
 inline constexpr int kSegments = 8;
 __host__ __device__ inline int segments_of(int pairs) {
   const int blocks = pairs / kBlockPairs;

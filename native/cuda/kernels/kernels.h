@@ -176,7 +176,7 @@ struct AttentionArgs {
   const float* q;       // (T, Hq*D)
   float* out;           // (T, Hq*D) or NULL
   HalfInput halves;     // f16 form of the output, or NULL codes; only for an f16 pool, where all items are
-                        // split and Hq*D is whole blocks
+                        // split, Hq*D is whole blocks and D is even
   const float* sinks;
   const std::uint8_t* pool;
   std::int64_t block_bytes, value_offset;

@@ -15,8 +15,8 @@ void check_cuda(cudaError_t status, const char* what);
 // After every launch; the kernel itself may still fail later, at the next synchronisation.
 inline void check_launch(const char* kernel) { check_cuda(cudaGetLastError(), kernel); }
 
-// Launches a kernel that begins with wait_for_previous() (arithmetic.cuh), so that its start overlaps the end of the
-// kernel before it.
+// Launches a kernel that calls wait_for_previous() (arithmetic.cuh) before it touches what others write, so that its start
+// overlaps the end of the kernel before it.
 // launch_clusters_after: `cluster` neighbouring blocks of the grid's x see each other's shared memory.
 template <typename... Parameters, typename... Arguments>
 void launch_clusters_after(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads,

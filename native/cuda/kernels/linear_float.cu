@@ -1,4 +1,4 @@
-// linear_float: products with float32 activations, for float weights and for oracle mode. The one definition of an output:
+// linear_float: products with float32 activations, for F32 weights and for oracle mode. The one definition of an output:
 // lane l of 32 takes the chunks of 8 columns with chunk mod 32 = l. Its chunks are cut into four runs of as many (the last
 // may have fewer); over a run it adds w * x ascending by fma from 0, and 0 + run 0 + run 1 + run 2 + run 3 is its sum. Then
 // the warp's butterfly over the lanes, + bias, y + it. Who computes which runs never shows in the bits.
@@ -83,13 +83,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 template <typename Loader, int kRows, int kTokens>
 void launch(const LinearPart* parts, int n_parts, const float* x, std::int64_t ldx, int tokens, cudaStream_t stream) {
   ProductParts launch{};
-  launch.n_parts = n_parts;
-  int tiles = 0;
-  for (int i = 0; i < n_parts; ++i) {
-    launch.part[i] = parts[i];
-    tiles += static_cast<int>(ceil_div(parts[i].weight.rows, kWarps * kRows));
-    launch.tile_end[i] = tiles;
-  }
+  const int tiles = place_parts(launch, parts, n_parts, kWarps * kRows);
   const dim3 grid(static_cast<unsigned>(tiles), ceil_div(tokens, kTokens));
   const auto kernel = parts[0].weight.cols % 8 == 0 ? float_kernel<Loader, kRows, kTokens, true>
                                                     : float_kernel<Loader, kRows, kTokens, false>;

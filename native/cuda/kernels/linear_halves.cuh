@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cuda/kernels/kernels.h"
+#include "cuda/kernels/matrix_units.cuh"
 #include "cuda/kernels/operand_formats.cuh"
 
 namespace kv::cuda {
@@ -39,13 +40,6 @@ inline int place_parts(ProductParts& to, const LinearPart* parts, int n_parts, i
   return tiles;
 }
 
-// acc (16 x 8) += a (16 x 16) * b (16 x 8).
-__device__ inline void multiply_step(float* acc, const std::uint32_t* a, std::uint32_t b0, std::uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // Where a lane's row of the eight 8 x 8 matrices of a tile's pair lies, in bytes: load_matrices gives b0, b1 of steps 0 and 1
 // from here, of steps 2 and 3 from 64 bytes off by exclusive or.
 __device__ inline int input_row(int lane) { return lane % 8 * (kPairColumns * 2) + ((lane / 8) ^ (lane % 8)) * 16; }
@@ -56,7 +50,7 @@ __device__ inline void load_operands(std::uint32_t* to, std::uint32_t address) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(address));
 }
-// Of rows that are whole strips; 1 where the format needs none.
+// What multiplies the row's scales, of rows padded to whole strips; 1 where the format needs none.
 template <typename Operand>
 __device__ inline float row_factor(const DeviceMatrix& w, std::int64_t row) {
   if constexpr (!Operand::kHasFactors) return 1.0f;

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kMostThreads = 32 * kSegments;
 constexpr int kMostTokens = 2;
-constexpr std::size_t kMostShared = 96 * 1024;  // so that two blocks fit on a multiprocessor
+constexpr std::size_t kMostInput = 96 * 1024, kMostShared = 100 * 1024;
 // Strips whose segments' sums wait for each other at once.
 constexpr int kGroup = 8;
 constexpr std::size_t kSharedBytes = 227 * 1024, kOwnBytes = 2 * kGroup * kSegments * kStripRows * kMostTokens * 4 + 1024;
@@ -41,6 +41,7 @@ template <typename Operand>
 __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
     strip_kernel(const __grid_constant__ ProductParts parts, const HalfInput x, const int tokens, const int strips) {
   constexpr int kPairs = Operand::kStagePairs, kStagesOfBlock = kBlockPairs / kPairs;
+  static_assert(kStagesOfBlock % kAhead<Operand> == 0);  // a segment is whole blocks
   using Held = HeldStage<Operand>;
   extern __shared__ __align__(128) std::uint8_t memory[];  // the input, (pair, token, 128 bytes)
   __shared__ float sums[2][kGroup][kSegments][kStripRows * kMostTokens];
@@ -137,31 +138,20 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
         load_operands(b + 4, at ^ 64);
         at += pair_bytes;
         const PairScales of_pair = scales.pair(p);
-        const std::uint32_t s16[2] = {half2_mul(of_pair.s[0], 0x2c002c00u), half2_mul(of_pair.s[1], 0x2c002c00u)};
 #pragma unroll
         for (int t = 0; t < 4; ++t) {
           std::uint32_t a[4];
-          Operand::operand(stage.codes[p], t, of_pair, s16, a);
-          multiply_step(acc, a, b[2 * t], b[2 * t + 1]);
+          Operand::operand(stage.codes[p], t, of_pair, a);
+          multiply_add<false>(acc, a, b[2 * t], b[2 * t + 1]);
         }
         load_pair(stage, p);
       }
       advance();
     };
-    int stage = first;
 #pragma unroll 1
-    for (; stage + kAhead<Operand> <= end; stage += kAhead<Operand>) {
+    for (int stage = first; stage < end; stage += kAhead<Operand>) {
 #pragma unroll
       for (Held& of : held) multiply_stage(of);
-    }
-    if constexpr (kAhead<Operand> == 2) {
-      // After an odd count the places have changed their turn.
-      if (stage < end) {
-        multiply_stage(held[0]);
-        const Held first_again = held[1];
-        held[1] = held[0];
-        held[0] = first_again;
-      }
     }
     // Row lane / 4 (+ 8), token 2 * (lane % 4) (+ 1).
     const int in_group = round % kGroup;
@@ -187,11 +177,13 @@ __global__ void __launch_bounds__(kMostThreads, kResident<Operand>)
   }
 }
 
-std::size_t input_bytes(int tokens, int pairs) { return static_cast<std::size_t>(tokens) * static_cast<std::size_t>(pairs) * 128; }
+std::size_t input_bytes(int tokens, int pairs) {
+  return static_cast<std::size_t>(tokens) * static_cast<std::size_t>(pairs) * 128;
+}
 
 }  // namespace
 
-bool strips_take(int tokens, int pairs) { return tokens <= kMostTokens && input_bytes(tokens, pairs) <= kMostShared; }
+bool strips_take(int tokens, int pairs) { return tokens <= kMostTokens && input_bytes(tokens, pairs) <= kMostInput; }
 
 void linear_strips(const LinearPart* parts, int n_parts, const HalfInput& x, int tokens, cudaStream_t stream) {
   ProductParts launch{};

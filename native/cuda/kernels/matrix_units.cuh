@@ -1,4 +1,4 @@
-// The matrix units' instructions and the copies that feed them, as attention uses them.
+// The matrix units' instructions for a warp and the copies that feed them.
 #pragma once
 
 #include "cuda/kernels/arithmetic.cuh"

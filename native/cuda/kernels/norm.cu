@@ -113,7 +113,10 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(NormArgs args) {
 
 void rms_norm(const NormArgs& args, cudaStream_t stream) {
   const int passes = (args.hidden + kPass - 1) / kPass;
-  const auto kernel = passes <= 2 ? norm_kernel<2> : passes <= 4 ? norm_kernel<4> : passes <= 8 ? norm_kernel<8> : norm_kernel<0>;
+  const auto kernel = passes <= 2   ? norm_kernel<2>
+                      : passes <= 4 ? norm_kernel<4>
+                      : passes <= 8 ? norm_kernel<8>
+                                    : norm_kernel<0>;
   launch_after("rms_norm", kernel, static_cast<unsigned>(args.tokens), kThreads, 0, stream, args);
 }
 

@@ -1,14 +1,17 @@
 // Weights as operands of the matrix units: f16, a lane's four words of a 16 x 16 tile (rows g and g + 8, columns 16q + 4t ..).
 // The one definition, whatever kernel multiplies with them:
 //   quantized  w = fma(h, S, C) in f16, h = code * 2^-24 (MXFP4: value * 2^-14), exact; S = scale * factor rounded,
-//              C = S * -(zero point) * 2^-24 rounded, or minimum * factor * 2^-24 rounded. K formats round d * factor and
-//              dmin * factor first and multiply them by the integers. factor: a power of two a row that keeps all of them in f16's range
+//              C = S * -(zero point) * 2^-24 rounded, or minimum * factor * 2^-24 rounded. Codes whose nibbles lie four
+//              bits up, the third and fourth of a run of four, are 16 h and meet S / 16 rounded. K formats round d * factor
+//              and dmin * factor first and multiply them by the integers. factor: a power of two a row that keeps all of
+//              them in f16's range
 //   F16        as it is       BF16: value * factor rounded
 // so that the row's product is the operands' times 2^kExponent / factor.
 #pragma once
 
 #include "cuda/kernels/arithmetic.cuh"
 #include "cuda/kernels/device_matrix.h"
+#include "cuda/kernels/matrix_units.cuh"
 
 namespace kv::cuda {
 
@@ -25,12 +28,6 @@ __device__ inline std::uint32_t half2_mul(std::uint32_t a, std::uint32_t b) {
 __device__ inline std::uint32_t half2_add(std::uint32_t a, std::uint32_t b) {
   std::uint32_t d;
   asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-// first in the low half.
-__device__ inline std::uint32_t half2_of(float first, float second) {
-  std::uint32_t d;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(second), "f"(first));
   return d;
 }
 __device__ inline std::uint32_t both_low(std::uint32_t x) { return __byte_perm(x, 0, 0x1010); }
@@ -63,9 +60,12 @@ __device__ inline void put_four(uint4 v, std::uint32_t* to) {
 // S and C of a lane's columns in a pair, for rows g and g + 8, each in both halves of a word.
 struct PairScales {
   std::uint32_t s[2], c[2];
+  __device__ std::uint32_t sixteenth(int row) const { return half2_mul(s[row], 0x2c002c00u); }
 };
 // -(zero point) * 2^-24.
-__host__ __device__ constexpr std::uint32_t minus_zero(int zero) { return (0x8000u | static_cast<std::uint32_t>(zero)) * 0x10001u; }
+__host__ __device__ constexpr std::uint32_t minus_zero(int zero) {
+  return (0x8000u | static_cast<std::uint32_t>(zero)) * 0x10001u;
+}
 
 // ---------------------------------------------------------------------------------------------------------- codes
 
@@ -90,8 +90,7 @@ struct NibbleOperand {
       }
     }
   };
-  // s16: s / 16, for codes whose bits lie four places up.
-  __device__ static void operand(const Codes& raw, int t, const PairScales& scales, const std::uint32_t* s16, std::uint32_t* a) {
+  __device__ static void operand(const Codes& raw, int t, const PairScales& scales, std::uint32_t* a) {
     const std::uint32_t x = raw.words[t];
     if constexpr (kIsMxfp4) {
       constexpr std::uint32_t kSign = 0x80008000u, kValue = 0x0e000e00u;
@@ -118,8 +117,8 @@ struct NibbleOperand {
       }
       a[0] = half2_fma(h[0], scales.s[0], scales.c[0]);
       a[1] = half2_fma(h[1], scales.s[1], scales.c[1]);
-      a[2] = half2_fma(h[2], s16[0], scales.c[0]);
-      a[3] = half2_fma(h[3], s16[1], scales.c[1]);
+      a[2] = half2_fma(h[2], scales.sixteenth(0), scales.c[0]);
+      a[3] = half2_fma(h[3], scales.sixteenth(1), scales.c[1]);
     }
   }
 };
@@ -139,7 +138,7 @@ struct ByteOperand {
       put_four(From::four(codes + 512 + lane * 16), words + 4);
     }
   };
-  __device__ static void operand(const Codes& raw, int t, const PairScales& scales, const std::uint32_t*, std::uint32_t* a) {
+  __device__ static void operand(const Codes& raw, int t, const PairScales& scales, std::uint32_t* a) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const std::uint32_t x = raw.words[2 * t + row];
@@ -150,7 +149,8 @@ struct ByteOperand {
 };
 
 // ---------------------------------------------------------------------------------------------------------- scales
-// kWords a lane of a stage (kPairs pairs); load() reads them, prepare() takes the lane's rows' factors, pair() gives one pair's.
+// kWords a lane of a stage (kPairs pairs); load() reads them, prepare() takes the lane's rows' factors, pair() gives one
+// pair's.
 
 // f16 d a group (MXFP4: its exponent byte); minima where kMinima.
 template <int kZero, bool kMinima, bool kExponents, int kPairs>
@@ -185,14 +185,14 @@ struct GroupScales {
     std::uint32_t s, c;
     if constexpr (kExponents) {
       // e8m0_half is half the scale.
-      s = half2_of(e8m0_half(raw[p] & 255) * (2.0f * factor[0]), e8m0_half(raw[p] >> 8) * (2.0f * factor[1]));
+      s = pack_rounded<false>(e8m0_half(raw[p] & 255) * (2.0f * factor[0]), e8m0_half(raw[p] >> 8) * (2.0f * factor[1]));
       return {{both_low(s), both_high(s)}, {0, 0}};
     }
     const std::uint32_t d = raw[kMinima ? 2 * p : p];
-    s = half2_of(low_half(d) * factor[0], high_half(d) * factor[1]);
+    s = pack_rounded<false>(low_half(d) * factor[0], high_half(d) * factor[1]);
     if constexpr (kMinima) {
       const std::uint32_t m = raw[2 * p + 1];
-      c = half2_of(low_half(m) * (factor[0] * 0x1p-24f), high_half(m) * (factor[1] * 0x1p-24f));
+      c = pack_rounded<false>(low_half(m) * (factor[0] * 0x1p-24f), high_half(m) * (factor[1] * 0x1p-24f));
     } else {
       c = half2_mul(s, minus_zero(kZero));
     }
@@ -216,8 +216,8 @@ struct KScales {
   __device__ void prepare(float low, float high) {
     const bool upper = threadIdx.x % 4 >= 2;
     const std::uint32_t first = upper ? raw[4] : raw[0], second = upper ? raw[0] : raw[4];
-    d[0] = half2_of(low_half(first) * low, high_half(first) * (low * -0x1p-14f));
-    d[1] = half2_of(low_half(second) * high, high_half(second) * (high * -0x1p-14f));
+    d[0] = pack_rounded<false>(low_half(first) * low, high_half(first) * (low * -0x1p-14f));
+    d[1] = pack_rounded<false>(low_half(second) * high, high_half(second) * (high * -0x1p-14f));
   }
   __device__ PairScales pair(int p) const {
     PairScales out;
@@ -254,7 +254,7 @@ struct SixScales {
     raw[1] = v.y;
     raw[2] = From::one(extra + lane / 4 * 4);
   }
-  __device__ void prepare(float low, float high) { d = half2_of(low_half(raw[2]) * low, high_half(raw[2]) * high); }
+  __device__ void prepare(float low, float high) { d = pack_rounded<false>(low_half(raw[2]) * low, high_half(raw[2]) * high); }
   __device__ PairScales pair(int p) const {
     const std::uint32_t bytes = raw[p / 2] >> (p % 2 * 8) & 0x00ff00ffu;
     const std::uint32_t s = half2_mul(half2_add(bytes | 0x64006400u, 0xe480e480u), d);  // 1024 + 128 + scale
@@ -309,7 +309,7 @@ struct FloatOperand {
       for (int i = 0; i < 4; ++i) put_four(From::four(codes + (i * 32 + lane) * 16), words + 4 * i);
     }
   };
-  __device__ static void operand(const Codes& raw, int t, const PairScales& scales, const std::uint32_t*, std::uint32_t* a) {
+  __device__ static void operand(const Codes& raw, int t, const PairScales& scales, std::uint32_t* a) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
 #pragma unroll
@@ -317,7 +317,7 @@ struct FloatOperand {
         const std::uint32_t x = raw.words[8 * row + 2 * t + k];
         if constexpr (kIsBf16) {
           const float factor = __uint_as_float(scales.s[row]);
-          a[2 * k + row] = half2_of(__uint_as_float(x << 16) * factor, __uint_as_float(x & 0xffff0000u) * factor);
+          a[2 * k + row] = pack_rounded<false>(__uint_as_float(x << 16) * factor, __uint_as_float(x & 0xffff0000u) * factor);
         } else {
           a[2 * k + row] = x;
         }

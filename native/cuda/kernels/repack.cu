@@ -209,11 +209,11 @@ struct Bf16Value {
 };
 template <>
 __device__ void take_block<Bf16Value>(const std::uint8_t* from, RowMaxima& most) {
-  most.take(2048.0f * bf16_bits_to_float(static_cast<std::uint16_t>(from[0] | from[1] << 8)), 0.0f);
+  most.take(bf16_bits_to_float(static_cast<std::uint16_t>(from[0] | from[1] << 8)), 0.0f);
 }
 __device__ int power_of(float magnitude) { return static_cast<int>(__float_as_uint(magnitude) >> 23) - 127; }
 
-// A warp a row. The largest scale comes to 2^14 .. 2^15 (BF16: the largest value to 2^3 .. 2^4), minima stay below 2^14.
+// A warp a row. The largest scale comes to 2^14 .. 2^15 (BF16: the largest value to 2^3 .. 2^4), minima to 2^15 at most.
 template <typename Block>
 __global__ void factors_kernel(DeviceMatrix w, const std::uint8_t* raw, std::int64_t first, std::int64_t rows) {
   const std::int64_t row = std::int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
@@ -225,10 +225,12 @@ __global__ void factors_kernel(DeviceMatrix w, const std::uint8_t* raw, std::int
   }
   most.scale = warp_max(most.scale);
   most.minimum = warp_max(most.minimum);
-  int power = most.scale == 0.0f ? 0 : 14 - power_of(most.scale);
+  constexpr int kWanted = sizeof(Block) == sizeof(Bf16Value) ? 3 : 14;
+  int power = most.scale == 0.0f ? 0 : kWanted - power_of(most.scale);
   if (most.minimum != 0.0f) power = min(power, 38 - power_of(most.minimum));
-  power = max(-100, min(100, power));
-  if (threadIdx.x % 32 == 0) const_cast<float*>(w.factors)[first + row] = __uint_as_float(static_cast<unsigned>(power + 127) << 23);
+  power = min(100, power);  // at least -124, for BF16's largest value
+  if (threadIdx.x % 32 != 0) return;
+  const_cast<float*>(w.factors)[first + row] = __uint_as_float(static_cast<unsigned>(power + 127) << 23);
 }
 
 template <typename Block>
@@ -293,7 +295,7 @@ void repack(const DeviceMatrix& w, const std::uint8_t* raw, std::int64_t first, 
       float_codes_kernel<<<ceil_div(pieces, 128), 128, 0, stream>>>(w, raw, first, rows);
       check_launch("repack codes");
       if (w.dtype == KV_BF16) {
-        factors_kernel<Bf16Value><<<ceil_div(rows + kStripRows, 4), 128, 0, stream>>>(w, raw, first, rows);
+        factors_kernel<Bf16Value><<<ceil_div(ceil_div(rows, kStripRows) * kStripRows, 4), 128, 0, stream>>>(w, raw, first, rows);
         check_launch("repack factors");
       }
       return;

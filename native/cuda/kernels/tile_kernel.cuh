@@ -1,7 +1,7 @@
 // The kernel of linear_tiles: 64 * kGroups weight rows by 8 * kTiles tokens, four warps for each 64 rows. Stages of columns
-// are copied to shared memory ahead; every warp makes operands of a strip in its registers and has them
-// multiplied with the tokens where those lie. kSplit: a cluster of blocks, each one segment of the columns, else one block all of
-// them one after another; the bits are the same (linear_halves.cuh).
+// are copied to shared memory ahead; every warp makes operands of a strip in its registers and has them multiplied with the
+// tokens where those lie. kSplit: a cluster of blocks, each one segment of the columns, else one block all of them one after
+// another; the bits are the same (linear_halves.cuh).
 #pragma once
 
 #include <cooperative_groups.h>
@@ -111,7 +111,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
   for (int i = 0; i < kStages && first + i < end; ++i) copy_weights(first + i, i);
   const int more = min(kStagesAskedAhead, end - first - kStages);
   if (lane == 0 && more > 0) {
-    ask_ahead(w.codes + own_strip * w.code_stride + std::int64_t{first + kStages} * Layout::kStripCodes, more * Layout::kStripCodes);
+    ask_ahead(w.codes + own_strip * w.code_stride + std::int64_t{first + kStages} * Layout::kStripCodes,
+              more * Layout::kStripCodes);
   }
   wait_for_previous();
   for (int i = 0; i < kStages && first + i < end; ++i) copy_input(first + i, i);
@@ -152,12 +153,11 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
       const typename Operand::Codes codes = next_codes;
       if (p + 1 < kPairs) next_codes = load_codes(p + 1);
       const PairScales of_pair = scales.pair(p);
-      const std::uint32_t s16[2] = {half2_mul(of_pair.s[0], 0x2c002c00u), half2_mul(of_pair.s[1], 0x2c002c00u)};
       // Two steps' operands are made while the two before are multiplied: two arrays in turn, so that none is written while
       // the units still read it, unrolled or not.
       const auto multiply_two = [&]<int kFirst>(std::uint32_t(&a)[2][4]) {
-        Operand::operand(codes, kFirst, of_pair, s16, a[0]);
-        Operand::operand(codes, kFirst + 1, of_pair, s16, a[1]);
+        Operand::operand(codes, kFirst, of_pair, a[0]);
+        Operand::operand(codes, kFirst + 1, of_pair, a[1]);
         pin<8>(&a[0][0]);
         begin_multiplying();
         multiply_tiles<kTiles>(acc, a[0], input + p * (kInputPairBytes / 16) + kFirst * 2, p == 0 && kFirst == 0 ? goes_on : 1);
@@ -190,7 +190,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
       goes_on = 0;
 #pragma unroll
       for (int n = 0; n < kTiles; ++n) {
-        const float2 scale = *reinterpret_cast<const float2*>(scales_of_input + (n * kSegments + segment) * kTileTokens + 2 * q);
+        const float* scales = scales_of_input + (n * kSegments + segment) * kTileTokens;
+        const float2 scale = *reinterpret_cast<const float2*>(scales + 2 * q);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float whole = acc[4 * n + i] * (i % 2 == 0 ? scale.x : scale.y);

@@ -2,6 +2,8 @@
 // meet at. Sums over 16 columns come out with the bits of mma.sync.m16n8k16 (cuda_products_test compares them).
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/kernels/matrix_units.cuh"
 
 namespace kv::cuda {
@@ -37,14 +39,15 @@ __device__ inline void bulk_copy(std::uint32_t to, const void* from, int bytes, 
 // Tiles of eight tokens by 64 columns (1,024 bytes, aligned to as many), pieces of 16 bytes exchanged by the token as
 // input_place has them; `stride` bytes from tile to tile. Add 2 for the next 16 columns.
 __device__ inline std::uint64_t input_descriptor(std::uint32_t address, int stride) {
-  return (address & 0x3ffff) >> 4 | std::uint64_t{1} << 16 | static_cast<std::uint64_t>(stride >> 4) << 32 | std::uint64_t{1} << 62;
+  return (address & 0x3ffff) >> 4 | std::uint64_t{1} << 16 | static_cast<std::uint64_t>(stride >> 4) << 32 |
+         std::uint64_t{1} << 62;
 }
 // The registers are written before, and read behind, whatever is asked of the units next to this in the program.
 template <int kCount, typename Word>
 __device__ inline void pin(Word* words) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    if constexpr (sizeof(Word) == 4 && static_cast<Word>(0.5f) != 0) {
+    if constexpr (std::is_same_v<Word, float>) {
       asm volatile("" : "+f"(words[i])::"memory");
     } else {
       asm volatile("" : "+r"(words[i])::"memory");

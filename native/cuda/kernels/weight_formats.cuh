@@ -88,7 +88,8 @@ struct LoadQuantized {
     const int g = static_cast<int>(row % 8), h = static_cast<int>(row % kStripRows / 8);
     const int pair = chunk / 8, q = chunk % 8 / 2, first_tile = chunk % 2 * 2, lane = 4 * g + q;
     const std::uint8_t* codes = w.codes + strip * w.code_stride;
-    const ColumnScale scale = Format::scale_of({w.scales + strip * w.scale_stride, w.extra + strip * w.extra_stride, g, h, pair, q});
+    const ColumnScale scale =
+        Format::scale_of({w.scales + strip * w.scale_stride, w.extra + strip * w.extra_stride, g, h, pair, q});
     std::uint32_t words[2];
     if constexpr (Format::kNibbles) {
       const uint2 v = read8(codes + (pair * 32 + lane) * 16 + 4 * first_tile);

@@ -70,8 +70,7 @@ DeviceInfo describe_device() {
 void configure_device() {
   check_cuda(cudaSetDevice(kDevice), "choose the device");
   check_cuda(cudaDeviceSetLimit(cudaLimitMallocHeapSize, 0), "leave kernels without a heap");
-  // No preference, so that each kernel gets the shared memory its blocks need. Preferring L1 made one sequence 6 to 8 %
-  // faster and 8 to 64 of them 38 to 53 % slower (EXP-011).
+  // No preference beside what each launch asks for (launch.h): preferring L1 makes many sequences slower (EXP-011).
   check_cuda(cudaDeviceSetCacheConfig(cudaFuncCachePreferNone), "set the cache preference");
 }
 

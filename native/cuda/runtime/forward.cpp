@@ -61,7 +61,8 @@ void Forward::norm(float* joined, const float* join_norm, const float* weight, b
                    std::uint32_t tokens, const std::int32_t* rows, cudaStream_t stream) const {
   const auto hidden = static_cast<std::int32_t>(model_.scalars().hidden);
   rms_norm({space_.x.data(), join_norm == nullptr ? nullptr : joined, join_norm, weight,
-            keep ? space_.normed.data() : nullptr, halves(in_halves), rows, hidden, static_cast<std::int32_t>(tokens), model_.scalars().norm_epsilon}, stream);
+            keep ? space_.normed.data() : nullptr, halves(in_halves), rows, hidden, static_cast<std::int32_t>(tokens),
+            model_.scalars().norm_epsilon}, stream);
 }
 
 void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const DeviceLayer& layer,
@@ -109,7 +110,7 @@ void Forward::launch_attention(const StepPlan& plan, std::uint32_t index, const 
   const bool unscaled = pool_.dtype() == KV_F16;
   const bool in_halves = small && wants_halves(layer.attention_output.weight);
   const bool on_tensors = plan.n_walk_items[g] != 0 && plan.walk_rows[g] == kTensorRows;
-  const bool fused = in_halves && plan.n_walk_items[g] == 0 && unscaled && q_width % 256 == 0;
+  const bool fused = in_halves && plan.n_walk_items[g] == 0 && unscaled && q_width % 256 == 0 && shape.head_dim % 2 == 0;
   AttentionArgs args{};
   args.q = space_.q.data();
   args.out = fused ? nullptr : space_.attended.data();

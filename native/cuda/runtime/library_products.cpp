@@ -62,8 +62,8 @@ void LibraryProducts::gated_linear(const LinearArgs& args, const float* up, std:
       held = static_cast<int>(is_bf16);
     }
     half_weights(w, weights_.data(), stream);
-    library_.multiply({weights_.data(), operands_.data(), part.y, part.ldy, w.rows, w.cols, args.tokens, part.add != 0, is_bf16},
-                      stream);
+    library_.multiply({weights_.data(), operands_.data(), part.y, part.ldy, w.rows, w.cols, args.tokens, part.add != 0,
+                       is_bf16}, stream);
     if (part.bias != nullptr) join_bias(part.y, part.ldy, part.bias, w.rows, args.tokens, stream);
   }
 }
