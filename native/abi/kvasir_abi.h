@@ -181,7 +181,8 @@ typedef struct kv_model {
 typedef struct kv_runner kv_runner;
 
 typedef enum kv_activation_mode {
-  KV_ACTIVATIONS_QUANTIZED = 0, /* integer products for block-quantized weights: activations rounded to 8 bits a block */
+  KV_ACTIVATIONS_QUANTIZED = 0, /* CPU: integer products for block-quantized weights, activations rounded to 8 bits a block;
+                                   CUDA: f16 operands for all but F32 weights */
   KV_ACTIVATIONS_FLOAT = 1,     /* float32 activations everywhere: oracle mode */
   KV_ACTIVATIONS_FAST = 2       /* as QUANTIZED in small steps; in large ones 16-bit operands on matrix units, whose bits
                                    depend on what else is in the step; KV_UNSUPPORTED where a backend has none */

@@ -113,7 +113,7 @@ export const SETTINGS = {
   activations: setting({
     schema: z.enum(['quantized', 'float', 'fast']).default('quantized'),
     value: 'mode',
-    help: 'quantized: integer products for block-quantized weights; float: float32 activations, slower, closest to the definition; fast (CUDA): prompts by 16-bit matrix products, whose bits depend on what is batched together',
+    help: "quantized: products on integers (CPU, block-quantized weights) or 16-bit operands (CUDA); float: float32 activations, slower, closest to the definition; fast (CUDA): prompts by a library's 16-bit products, whose bits depend on what is batched together",
   }),
   contextLength: setting({
     schema: orAuto().default(0),

@@ -49,7 +49,7 @@ async function greedy(client: OpenAI, question: string): Promise<Said> {
   return { text, tokens };
 }
 
-/** A choice this close may fall either way: sums are added in another order, then rounded to 8 bits. Seen: 0.022. */
+/** A choice this close may fall either way: the CPU rounds activations to 8 bits, the device to f16. Seen: 0.022. */
 const UNDECIDED = 0.05;
 
 interface WithMemory {

@@ -40,7 +40,8 @@ export interface LoadOptions {
   readonly numBlocks: readonly number[];
   readonly kvDType: KvDType;
   /**
-   * `quantized`: integer products for block-quantized weights. `float`: float32 activations everywhere (oracle mode).
+   * `quantized`: operands rounded as the backend's products are fastest; on the CPU activations to 8 bits where weights are
+   * block-quantized, on CUDA both to 16 bits, F32 weights excepted. `float`: float32 activations everywhere (oracle mode).
    * `fast`: as quantized, but large steps with 16-bit operands on matrix units, whose bits depend on what else is in the
    * step; `unsupported-model` where a backend has none.
    */
