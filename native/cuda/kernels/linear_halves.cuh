@@ -40,9 +40,6 @@ inline int place_parts(ProductParts& to, const LinearPart* parts, int n_parts, i
   return tiles;
 }
 
-// Where a lane's row of the eight 8 x 8 matrices of a tile's pair lies, in bytes: load_matrices gives b0, b1 of steps 0 and 1
-// from here, of steps 2 and 3 from 64 bytes off by exclusive or.
-__device__ inline int input_row(int lane) { return lane % 8 * (kPairColumns * 2) + ((lane / 8) ^ (lane % 8)) * 16; }
 // Four 8 x 8 matrices of 16-bit values, each lane naming a row of 16 bytes in shared memory. No other access is kept from
 // passing it but barriers and waits for copies.
 __device__ inline void load_operands(std::uint32_t* to, std::uint32_t address) {
