@@ -7,9 +7,7 @@ namespace kv::cuda {
 BlockMover::BlockMover(DeviceLedger& ledger) {
   const auto allocate = [&](Slot& slot) { slot.memory = PinnedBuffer<std::byte>(ledger, kSlotBytes, "block staging"); };
   for (Slot& slot : slots_) allocate(slot);
-  for (BegunRead& begun : reads_) {
-    for (Slot& slot : begun.slots) allocate(slot);
-  }
+  for (Slot& slot : read_slots_) allocate(slot);
 }
 
 BlockMover::~BlockMover() { cudaStreamSynchronize(stream_.get()); }
@@ -65,21 +63,21 @@ void BlockMover::read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes
 }
 
 bool BlockMover::begin_read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps) {
-  if (n_reads_ == kReads) return false;
-  BegunRead& begun = reads_[(first_read_ + n_reads_) % kReads];
-  begun.parts = parts_of(pieces, bytes);
-  begun.landed = 0;
-  if (begun.parts.empty() || begun.parts.size() > kSlots) return false;
+  BegunRead begun{parts_of(pieces, bytes), next_read_slot_, 0};
+  const std::size_t count = begun.parts.size();
+  if (count == 0 || count > kReadSlots - n_taken_) return false;
   follow(steps, stream_.get());
-  for (std::size_t i = 0; i < begun.parts.size(); ++i) fetch(begun.parts[i], begun.slots[i]);
+  for (std::size_t i = 0; i < count; ++i) fetch(begun.parts[i], read_slots_[(next_read_slot_ + i) % kReadSlots]);
   follow(stream_.get(), steps);
-  ++n_reads_;
+  next_read_slot_ = (next_read_slot_ + count) % kReadSlots;
+  n_taken_ += count;
+  reads_.push_back(std::move(begun));
   return true;
 }
 
 bool BlockMover::land(bool waits) {
-  BegunRead& begun = reads_[first_read_];
-  const Slot& slot = begun.slots[begun.landed];
+  BegunRead& begun = reads_.front();
+  const Slot& slot = read_slots_[(begun.first_slot + begun.landed) % kReadSlots];
   try {
     if (!waits && !slot.done.is_done()) return false;
     slot.done.synchronize();
@@ -95,8 +93,8 @@ bool BlockMover::land(bool waits) {
 }
 
 void BlockMover::forget_oldest_read() {
-  first_read_ = (first_read_ + 1) % kReads;
-  --n_reads_;
+  n_taken_ -= reads_.front().parts.size();
+  reads_.pop_front();
 }
 
 }  // namespace kv::cuda

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "cuda/runtime/device.h"
@@ -24,7 +25,7 @@ class BlockMover {
   explicit BlockMover(DeviceLedger& ledger);
   ~BlockMover();
 
-  static constexpr std::uint64_t pinned_bytes() { return (1 + kReads) * kSlots * kSlotBytes; }
+  static constexpr std::uint64_t pinned_bytes() { return (kSlots + kReadSlots) * kSlotBytes; }
 
   // Moves `pieces` of `bytes` each after everything queued on `steps`; returns when the caller's memory is done with. A
   // write may then still be under way from pinned memory: the next one's copying need not wait for it, and what is queued
@@ -33,17 +34,16 @@ class BlockMover {
   void read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps);
 
   // A read in two halves, between which steps are launched and run: `begin_read` queues the copies to pinned memory, before
-  // whatever is queued on `steps` afterwards, and `land` copies on from there. False, and nothing done, where the pieces
-  // are too large for that or kReads have begun and not landed.
+  // whatever is queued on `steps` afterwards, and `land` copies on from there. False, and nothing done, where the buffers
+  // that other reads have not landed from leave too little room.
   bool begin_read(const std::vector<BlockPiece>& pieces, std::uint64_t bytes, cudaStream_t steps);
   // Lands one slot's share of the oldest read, if it has arrived or `waits`. True when that read is over.
   bool land(bool waits);
 
-  static constexpr std::size_t kReads = 2;
-
  private:
   static constexpr std::uint64_t kSlotBytes = std::uint64_t{8} << 20;
-  static constexpr std::size_t kSlots = 4;
+  // Of reads in two halves as many as the blocks that a step of 2,048 tokens takes from others, at up to 16 MiB each.
+  static constexpr std::size_t kSlots = 4, kReadSlots = 16;
   struct Slot {
     PinnedBuffer<std::byte> memory;
     Event done;
@@ -54,9 +54,8 @@ class BlockMover {
     std::uint64_t bytes;
   };
   struct BegunRead {
-    Slot slots[kSlots];
     std::vector<Part> parts;
-    std::size_t landed = 0;
+    std::size_t first_slot, landed;
   };
   static std::vector<Part> parts_of(const std::vector<BlockPiece>& pieces, std::uint64_t bytes);
   void fetch(const Part& part, const Slot& slot) const;
@@ -66,8 +65,10 @@ class BlockMover {
   Stream stream_;
   Event order_;
   Slot slots_[kSlots];
-  BegunRead reads_[kReads];
-  std::size_t first_read_ = 0, n_reads_ = 0;
+  // A ring: reads take slots in the order they begin and give them back in that order.
+  Slot read_slots_[kReadSlots];
+  std::size_t next_read_slot_ = 0, n_taken_ = 0;
+  std::deque<BegunRead> reads_;
   ParallelCopy copy_;
 };
 
