@@ -214,18 +214,19 @@ void Runner::serve() {
     {
       std::unique_lock lock(queue_mutex_);
       if (flying_.empty()) queue_changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (!queue_.empty() && flying_.size() < kInFlight) job.splice(job.end(), queue_, queue_.begin());
+      if (!queue_.empty() && may_start(queue_.front())) job.splice(job.end(), queue_, queue_.begin());
       cancel = stopping_;
       if (job.empty() && flying_.empty()) return;
     }
     if (!job.empty() && !cancel) {
       start(job.front());
+      if (job.front().kind == Job::Kind::kStep) ++n_steps_flying_;
       flying_.splice(flying_.end(), job);
       continue;
     }
     // Poll the oldest unless nothing else could be started meanwhile; a cancelled job waits for those before it.
     if (!flying_.empty()) {
-      const bool polls = job.empty() && flying_.size() < kInFlight;
+      const bool polls = job.empty() && n_steps_flying_ < kInFlight;
       if (polls && !is_due(flying_.front())) {
         std::this_thread::yield();
         continue;
@@ -235,6 +236,7 @@ void Runner::serve() {
         std::list<Job> finished;
         finished.splice(finished.end(), flying_, flying_.begin());
         if (finished.front().kind == Job::Kind::kStep) {
+          --n_steps_flying_;
           const std::lock_guard lock(queue_mutex_);
           spare_steps_.splice(spare_steps_.end(), finished);
         }
@@ -249,6 +251,9 @@ void Runner::serve() {
     }
   }
 }
+
+// A step needs a flight of its own; moved blocks never keep one from being launched.
+bool Runner::may_start(const Job& job) const { return job.kind != Job::Kind::kStep || n_steps_flying_ < kInFlight; }
 
 // Launches; a failure is kept with the job and told in its turn.
 void Runner::start(Job& job) {

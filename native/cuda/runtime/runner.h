@@ -81,6 +81,7 @@ class Runner {
   };
 
   void serve();
+  bool may_start(const Job& job) const;
   void start(Job& job);
   void start_step(Job& job);
   void start_blocks(Job& job);
@@ -128,6 +129,7 @@ class Runner {
   std::list<Job> queue_;
   std::list<Job> spare_steps_;
   std::list<Job> flying_;  // launched, oldest first; the submission thread's own
+  std::size_t n_steps_flying_ = 0;
   bool stopping_ = false;
   std::thread submission_thread_;
 };
