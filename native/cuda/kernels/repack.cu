@@ -295,7 +295,8 @@ void repack(const DeviceMatrix& w, const std::uint8_t* raw, std::int64_t first, 
       float_codes_kernel<<<ceil_div(pieces, 128), 128, 0, stream>>>(w, raw, first, rows);
       check_launch("repack codes");
       if (w.dtype == KV_BF16) {
-        factors_kernel<Bf16Value><<<ceil_div(ceil_div(rows, kStripRows) * kStripRows, 4), 128, 0, stream>>>(w, raw, first, rows);
+        const std::int64_t padded = std::int64_t{ceil_div(rows, kStripRows)} * kStripRows;
+        factors_kernel<Bf16Value><<<ceil_div(padded, 4), 128, 0, stream>>>(w, raw, first, rows);
         check_launch("repack factors");
       }
       return;
